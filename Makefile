@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# `make demo` shows the main job; `make test` (= `make check`, = CI) tests all of it.
+BIN := .venv/bin
+
+.PHONY: demo test check setup lint types contracts suite bench clean
+
+demo: setup
+	/usr/bin/python3 -I . controller demo examples/home.toml
+
+test: check
+
+check: setup lint types contracts suite
+
+setup:
+	@tools/setup
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+contracts:
+	$(BIN)/lint-imports
+
+suite:
+	$(BIN)/pytest -q --timeout 600
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a domain that provides network knows, as values.
+
+Facts are computed from what is true now, never from the last event, so the same
+world gives the same ruleset however it came about.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from rules.model import Address, AddressRange
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An AppVM or ProxyVM behind a vif.  ``index`` is the vif's ifindex."""
+
+    vif: str
+    index: int
+    mac: str
+    ip: IPv4Address
+    ip6: IPv6Address | None = None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses the client may send from."""
+        return (self.ip,) if self.ip6 is None else (self.ip, self.ip6)
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """An interface towards the network.
+
+    ``own`` are the addresses it may send from, ``networks`` the prefixes that
+    are on its link, ``gateways`` the next hops of its default routes.
+    """
+
+    name: str
+    index: int
+    own: frozenset[Address] = frozenset()
+    networks: frozenset[AddressRange] = frozenset()
+    gateways: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a ruleset depends on.
+
+    ``dns`` maps the virtual resolvers to the real ones; ``resolvers`` are those
+    this domain itself asks.  ``connected`` are the addresses of all clients that
+    dom0 knows, here or not yet.  ``internal`` are prefixes that no client may
+    reach through this domain.  ``configured``: the addresses of the uplinks
+    come from dom0; otherwise something else in this domain sets them.
+    """
+
+    clients: tuple[Client, ...] = ()
+    uplinks: tuple[Uplink, ...] = ()
+    dns: Mapping[Address, Address] = field(default_factory=dict)
+    resolvers: frozenset[Address] = frozenset()
+    connected: frozenset[Address] = frozenset()
+    internal: frozenset[str] = frozenset()
+    configured: bool = False

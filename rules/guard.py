@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guard: what no state of any personality may ever let pass.
+
+It is loaded before any link is up, and no code deletes it.  It only drops, so
+an accept in the public ``custom-`` chains of table ``ip qubes`` is never
+honoured here.  Drops go by interface *name*, which a re-created device
+inherits; accepts go by interface *index*, which an impostor does not.
+
+Loading it again replaces the rules of the chains in one transaction and leaves
+the base chains and the sets' elements in place: a base chain that is deleted
+and added, even within one transaction, lets packets through.
+"""
+
+from rules.objects import ARP_GUARD, GUARD
+
+NETDEV_GUARD = "netdev ravelin-guard"
+
+# Priority: just before raw (-300), so before conntrack (-200) takes notice; and
+# just before filter (0), so before anybody's accept.
+EARLY = -310
+BEFORE_FILTER = -10
+
+CLIENTS4 = "typeof iif . ether saddr . ip saddr;"
+CLIENTS6 = "typeof iif . ether saddr . ip6 saddr;"
+ADDRESSES4 = "type ipv4_addr;"
+ADDRESSES6 = "type ipv6_addr;"
+ARP_CLIENTS = "typeof iif . arp saddr ether . arp saddr ip;"
+OWN4 = "typeof oif . ip saddr;"
+OWN6 = "typeof oif . ip6 saddr;"
+
+GUARD_TEXT = f"""
+add table {GUARD}
+add set {GUARD} clients4 {{ {CLIENTS4} }}
+add set {GUARD} clients6 {{ {CLIENTS6} }}
+add set {GUARD} addresses4 {{ {ADDRESSES4} }}
+add set {GUARD} addresses6 {{ {ADDRESSES6} }}
+add chain {GUARD} from-vif
+add chain {GUARD} prerouting {{ type filter hook prerouting priority {EARLY}; }}
+add chain {GUARD} input {{ type filter hook input priority {BEFORE_FILTER}; }}
+add chain {GUARD} forward {{ type filter hook forward priority {BEFORE_FILTER}; }}
+add chain {GUARD} output {{ type filter hook output priority {BEFORE_FILTER}; }}
+flush chain {GUARD} from-vif
+flush chain {GUARD} prerouting
+flush chain {GUARD} input
+flush chain {GUARD} forward
+flush chain {GUARD} output
+add rule {GUARD} from-vif iif . ether saddr . ip saddr @clients4 return
+add rule {GUARD} from-vif iif . ether saddr . ip6 saddr @clients6 return
+add rule {GUARD} from-vif ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 \
+icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} return
+add rule {GUARD} from-vif counter drop comment "spoof"
+add rule {GUARD} prerouting iifname "lo" accept
+add rule {GUARD} prerouting iifname "vif*" goto from-vif
+add rule {GUARD} prerouting ip saddr @addresses4 counter drop comment "spoof-upstream"
+add rule {GUARD} prerouting ip6 saddr @addresses6 counter drop comment "spoof-upstream"
+add rule {GUARD} prerouting fib daddr . iif type != {{ local, broadcast, multicast }} \
+counter drop comment "strong-host"
+add rule {GUARD} input ct state invalid counter drop comment "in-invalid"
+add rule {GUARD} forward ct state invalid,untracked counter drop comment "fwd-invalid"
+add rule {GUARD} forward iifname != "vif*" oifname != "vif*" \
+counter drop comment "transit"
+add rule {GUARD} forward iifname != "vif*" ct direction original \
+ct status & dnat == 0 counter drop comment "into-client"
+add rule {GUARD} output ct state invalid counter drop comment "out-invalid"
+add table {ARP_GUARD}
+add set {ARP_GUARD} clients {{ {ARP_CLIENTS} }}
+add chain {ARP_GUARD} input {{ type filter hook input priority 0; }}
+flush chain {ARP_GUARD} input
+add rule {ARP_GUARD} input iifname "vif*" \
+iif . arp saddr ether . arp saddr ip != @clients counter drop comment "arp-spoof"
+add table {NETDEV_GUARD}
+add set {NETDEV_GUARD} own4 {{ {OWN4} }}
+add set {NETDEV_GUARD} own6 {{ {OWN6} }}
+"""
+
+
+def uplink_guard(device: str) -> str:
+    """Return the nft text of the egress guard of one uplink device.
+
+    Hook ``egress`` of family netdev sees every frame that leaves the device,
+    those of packet sockets and forwarded ones too: only this domain's own
+    source addresses pass.  ``device`` is an interface name of at most 15 bytes
+    that is a valid nft identifier.
+    """
+    chain = f"{NETDEV_GUARD} egress-{device}"
+    return f"""
+add chain {chain} {{ type filter hook egress device "{device}" priority 0; \
+policy drop; }}
+flush chain {chain}
+add rule {chain} oif . ip saddr @own4 accept
+add rule {chain} oif . ip6 saddr @own6 accept
+add rule {chain} ether type arp oif . arp saddr ip @own4 accept
+add rule {chain} counter comment "egress-drop"
+"""

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The constant rules of a domain that provides network.
+
+Only the contents of the sets and maps named here ever change, so a state is
+data that can be read back and compared.  The tables are ``ip qubes`` and
+``ip6 qubes``, and the first rule of input and of forward jumps to the chain
+that Qubes reserves for its users (``qubes-ipv4.nft``): an accept there ends
+the chain, and with it our rules.
+
+There is no blanket ``ct state established accept``.  Packets of the original
+direction are judged by the rules each time; replies pass only between the two
+interfaces that the flow belongs to.
+"""
+
+from dataclasses import dataclass
+from textwrap import dedent
+
+from rules.flows import BY_RULES, OWN_NAMES, OWN_TRAFFIC, PING
+from rules.objects import IP, IP6
+
+INDEXES = "type iface_index;"
+OWN = "type iface_index : verdict;"
+
+# Ours to flush; custom-input and custom-forward belong to the user.
+BASE_CHAINS = ("dstnat", "srcnat", "input", "forward", "output")
+CHAINS = (*BASE_CHAINS, "refuse", "own-traffic", "own-names")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How one IP version spells what both tables say."""
+
+    table: str
+    ip: str
+    address: str
+    icmp: str
+    errors: str
+    link_local_input: str
+    link_local_output: str
+
+    @property
+    def behind(self) -> str:
+        """The declaration of set ``behind``: vif and address of each client."""
+        return f"typeof oif . {self.ip} daddr;"
+
+    @property
+    def sources(self) -> str:
+        """The declaration of set ``sources``: the same, as the sender."""
+        return f"typeof iif . {self.ip} saddr;"
+
+    @property
+    def clients(self) -> str:
+        """The declaration of map ``clients``: sender to its rules."""
+        return f"typeof iif . {self.ip} saddr : verdict;"
+
+    @property
+    def dns(self) -> str:
+        """The declaration of map ``dns``: virtual resolver to real one."""
+        return f"typeof {self.ip} daddr : {self.ip} daddr;"
+
+    @property
+    def addresses(self) -> str:
+        """The declaration of a set of prefixes."""
+        return f"type {self.address}; flags interval;"
+
+
+V4 = Words(
+    table=IP,
+    ip="ip",
+    address="ipv4_addr",
+    icmp="icmp",
+    errors="destination-unreachable, time-exceeded, parameter-problem",
+    link_local_input="",
+    link_local_output="",
+)
+# Neighbour discovery is not tracked by conntrack and carries no reply state
+# (net/netfilter/nf_conntrack_proto_icmpv6.c); hop limit 255 proves the sender
+# is on the link (RFC 4861, 7.1).
+V6 = Words(
+    table=IP6,
+    ip="ip6",
+    address="ipv6_addr",
+    icmp="icmpv6",
+    errors="destination-unreachable, packet-too-big, time-exceeded, parameter-problem",
+    link_local_input="""
+        add rule ip6 qubes input ip6 hoplimit 255 icmpv6 type \
+{ nd-neighbor-solicit, nd-neighbor-advert } accept comment "neighbours"
+        add rule ip6 qubes input iif @own_in ip6 hoplimit 255 icmpv6 type \
+nd-router-advert accept comment "routers"
+        """,
+    link_local_output="""
+        add rule ip6 qubes output icmpv6 type \
+{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } \
+accept comment "neighbours"
+        """,
+)
+
+
+def _tables(w: Words) -> str:
+    t = w.table
+    return f"""
+        add table {t}
+        add set {t} up {{ {INDEXES} }}
+        add set {t} own_in {{ {INDEXES} }}
+        add map {t} own {{ {OWN} }}
+        add map {t} clients {{ {w.clients} }}
+        add set {t} sources {{ {w.sources} }}
+        add set {t} behind {{ {w.behind} }}
+        add map {t} dns {{ {w.dns} }}
+        add set {t} resolvers {{ {w.addresses} }}
+        add set {t} internal {{ {w.addresses} }}
+        add chain {t} custom-input
+        add chain {t} custom-forward
+        add chain {t} refuse
+        add chain {t} own-traffic
+        add chain {t} own-names
+        add chain {t} dstnat {{ type nat hook prerouting priority dstnat; }}
+        add chain {t} srcnat {{ type nat hook postrouting priority srcnat; }}
+        add chain {t} input {{ type filter hook input priority filter; policy drop; }}
+        add chain {t} forward \
+{{ type filter hook forward priority filter; policy drop; }}
+        add chain {t} output {{ type filter hook output priority filter; policy drop; }}
+        """ + "".join(f"flush chain {t} {chain}\n        " for chain in CHAINS)
+
+
+def _forward(w: Words) -> str:
+    t, ip = w.table, w.ip
+    return f"""
+        add rule {t} refuse counter reject with {w.icmp} type admin-prohibited
+        add rule {t} forward jump custom-forward
+        add rule {t} forward iif @up oif . {ip} daddr @behind \
+ct direction reply ct state established accept comment "replies to clients"
+        add rule {t} forward iif @up oif . {ip} daddr @behind \
+ct direction reply ct state related {w.icmp} type {{ {w.errors} }} accept \
+comment "errors about clients' flows"
+        add rule {t} forward iif . {ip} saddr @sources oif @up \
+ct direction reply ct state established accept comment "replies of clients"
+        add rule {t} forward iif . {ip} saddr @sources oif . {ip} daddr @behind \
+ct direction reply ct state established accept comment "replies between clients"
+        add rule {t} forward {ip} daddr @internal goto refuse
+        add rule {t} forward ct direction original oif @up iif . {ip} saddr \
+vmap @clients comment "{BY_RULES.name}"
+        add rule {t} forward iifname "vif*" goto refuse
+        add rule {t} dstnat iif . {ip} saddr @sources meta l4proto {{ tcp, udp }} \
+th dport 53 dnat to {ip} daddr map @dns
+        add rule {t} srcnat oif @up masquerade random,fully-random
+        """
+
+
+def _local(w: Words) -> str:
+    t, ip = w.table, w.ip
+    return f"""
+        add rule {t} input jump custom-input
+        add rule {t} input iif "lo" accept
+        {w.link_local_input}
+        add rule {t} input iif @own_in ct direction reply \
+ct state established,related accept comment "replies to own traffic"
+        add rule {t} input iif . {ip} saddr @sources {w.icmp} type echo-request \
+limit rate 100/second accept comment "{PING.name}"
+        add rule {t} input iifname "vif*" goto refuse
+        add rule {t} output oif "lo" accept
+        {w.link_local_output}
+        add rule {t} output oif . {ip} daddr @behind ct direction reply \
+ct state established accept comment "{PING.name}"
+        add rule {t} output oif . {ip} daddr @behind {w.icmp} type {{ {w.errors} }} \
+accept comment "errors to clients"
+        add rule {t} output oif @up ct state related {w.icmp} type {{ {w.errors} }} \
+accept comment "errors to the uplink"
+        add rule {t} output oif vmap @own
+        add rule {t} own-traffic accept comment "{OWN_TRAFFIC.name}"
+        add rule {t} own-names {ip} daddr @resolvers meta l4proto {{ tcp, udp }} \
+th dport 53 accept comment "{OWN_NAMES.name}"
+        """
+
+
+def _family(w: Words) -> str:
+    return "".join(dedent(part) for part in (_tables(w), _forward(w), _local(w)))
+
+
+SKELETON_TEXT = _family(V4) + _family(V6)
