@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The live connections of this network namespace (ctnetlink).
+
+The kernel filters an IPv4 dump by address (CTA_FILTER, Linux 5.8), so the flows
+of others need no decoding.  Its comparison of IPv6 addresses is inverted
+(ctnetlink_filter_match_tuple, seen in 6.18), so those are picked here.
+A connection is deleted by the very bytes that named it, so any protocol can be,
+also those nobody here has heard of.  pyroute2's NFCTSocket has neither.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from errno import ENOENT
+from ipaddress import IPv4Address, IPv6Address
+
+from agent.netlink import NETFILTER, Netlink, Request, attribute, attributes
+from agent.ports import LiveFlow
+from agent.rtnetlink import NUMBERS
+from rules.model import Address, Family, family
+
+_GET, _DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_…
+_HEADER = struct.Struct("=BBH")  # struct nfgenmsg: family, version, resource
+_PORT = struct.Struct(">H")
+_ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25  # CTA_…
+_TUPLE_IP, _TUPLE_PROTO = 1, 2  # CTA_TUPLE_…
+_SOURCE = {Family.IPV4: 1, Family.IPV6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_TARGET = {Family.IPV4: 2, Family.IPV6: 4}
+_NUMBER, _TO_PORT = 1, 3  # CTA_PROTO_…
+_WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # TCP, UDP, DCCP, SCTP, UDP-Lite
+_ICMP_TYPE, _ICMPV6_TYPE = 5, 8
+# CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS by CTA_TUPLE_…, and the flag that makes
+# them look at the source (CTA_FILTER_F_CTA_IP_SRC).
+_LOOK = struct.pack("=I", 1)
+_NESTED = 0x8000
+_GONE = frozenset({ENOENT})
+
+
+class CtNetlink:
+    """The port `agent.ports.Conntrack`, and `close`."""
+
+    def __init__(self) -> None:
+        self._kernel = Netlink(NETFILTER)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._kernel.close()
+
+    def flows(self, *sources: Address) -> Iterator[LiveFlow]:
+        """Return the connections that any of ``sources`` opened."""
+        for version, found in self._of(sources, (_ORIGINAL,)):
+            yield _flow(version, found)
+
+    def delete(self, flow: LiveFlow) -> None:
+        """Cut one connection; nothing happens if it is gone already."""
+        self._kernel.do(_deletion(family(flow.src), flow.handle))
+
+    def flush(self, *addresses: Address) -> None:
+        """Cut every connection that any of ``addresses`` opened or answers."""
+        flows = self._of(addresses, (_ORIGINAL, _REPLY))
+        self._kernel.do(*(_deletion(version, _name(found)) for version, found in flows))
+
+    def _of(
+        self, addresses: Iterable[Address], sides: Iterable[int]
+    ) -> Iterator[tuple[Family, dict[int, bytes]]]:
+        """Yield the flows one of whose ``sides`` comes from one of ``addresses``."""
+        for version in Family:
+            wanted = {a.packed for a in addresses if family(a) is version}
+            for body in self._dumps(version, wanted, sides):
+                found = attributes(body, _HEADER.size)
+                if any(_source(version, found[side]) in wanted for side in sides):
+                    yield version, found
+
+    def _dumps(
+        self, version: Family, wanted: set[bytes], sides: Iterable[int]
+    ) -> Iterator[bytes]:
+        """Yield at least those that are wanted; for many, one dump of all."""
+        header = _HEADER.pack(NUMBERS[version], 0, 0)
+        bodies = [header] if wanted else []
+        if version is Family.IPV4 and len(wanted) == 1:
+            ip = _nested(_TUPLE_IP, attribute(_SOURCE[version], *wanted))
+            bodies = [
+                header + _nested(side, ip) + _nested(_FILTER, attribute(side, _LOOK))
+                for side in sides
+            ]
+        for body in bodies:
+            for message in self._kernel.dump(Request("list flows", _GET, body)):
+                if len(wanted) > 1 or next(iter(wanted)) in message.body:
+                    yield message.body
+
+
+def _source(version: Family, side: bytes) -> bytes:
+    return attributes(attributes(side)[_TUPLE_IP])[_SOURCE[version]]
+
+
+def _flow(version: Family, found: dict[int, bytes]) -> LiveFlow:
+    address = IPv4Address if version is Family.IPV4 else IPv6Address
+    original, reply = attributes(found[_ORIGINAL]), attributes(found[_REPLY])
+    ends, proto = attributes(original[_TUPLE_IP]), attributes(original[_TUPLE_PROTO])
+    number = proto[_NUMBER][0]
+    # Of GRE it would be the key.
+    port = proto.get(_TO_PORT) if number in _WITH_PORTS else None
+    kind = proto.get(_ICMP_TYPE, proto.get(_ICMPV6_TYPE))
+    return LiveFlow(
+        src=address(ends[_SOURCE[version]]),
+        dst=address(ends[_TARGET[version]]),
+        proto=number,
+        port=None if port is None else _PORT.unpack(port)[0],
+        icmp_type=None if kind is None else kind[0],
+        answered_by=address(attributes(reply[_TUPLE_IP])[_SOURCE[version]]),
+        handle=_name(found),
+    )
+
+
+def _name(found: dict[int, bytes]) -> bytes:
+    # The id tells a flow from a later one between the same ends.
+    kinds = (kind for kind in (_ORIGINAL, _ID, _ZONE) if kind in found)
+    return b"".join(attribute(kind, found[kind]) for kind in kinds)
+
+
+def _deletion(version: Family, name: bytes) -> Request:
+    body = _HEADER.pack(NUMBERS[version], 0, 0) + name
+    return Request("delete a flow", _DELETE, body, fine=_GONE)
+
+
+def _nested(kind: int, value: bytes) -> bytes:
+    return attribute(kind | _NESTED, value)

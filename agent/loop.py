@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Watch, decide, apply: the one loop of every agent.
+
+It is level-triggered.  An event only says *look again*; what is applied is
+computed from what is true now, so events may come twice, late, out of order or
+not at all (a reconnect, an overrun) and the result is the same.
+"""
+
+import logging
+import math
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent import keys
+from agent.cut import Cutter
+from agent.database import Broken, Database
+from agent.enforce import Enforcer
+from agent.keys import Settings
+from agent.machine import Way, observe
+from agent.names import Names
+from agent.network import Network
+from agent.personality import Dns, Personality
+from agent.ports import FirewallError, Links, NetlinkError
+from agent.programs import NOT_COMMITTED, Programs
+from agent.surroundings import facts
+from agent.systemd import Notifier
+from rules.facts import Facts
+from rules.model import Address, ClientPolicy
+
+log = logging.getLogger(__name__)
+
+RETRY = 0.5  # seconds between two attempts to reach QubesDB or the kernel
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent; `run` returns when it is told to stop, leaving all in place."""
+
+    personality: Personality
+    database: Database
+    links: Links
+    enforcer: Enforcer
+    network: Network
+    cutter: Cutter
+    names: Names
+    notifier: Notifier
+    programs: Programs = field(default_factory=Programs)
+    clock: Callable[[], float] = time.monotonic
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _state: Way = Way.BLOCKED
+    _now: Facts = field(default_factory=Facts)
+    _dns: Dns = field(default_factory=lambda: Dns({}))
+    _known: frozenset[Address] = frozenset()
+    _db_fd: int = -1
+    _reach: float = 0.0  # when to try QubesDB again
+    _again: float = 0.0  # when to try the kernel again
+    _begun: bool = False
+    _look: bool = True
+    _due: bool = True
+    _stopping: bool = False
+    _ready: bool = False
+    _waiting: int = 0
+    _lists: dict[Address, ClientPolicy] = field(default_factory=dict)
+    _changed: set[Address] = field(default_factory=set)
+    _wakeup: tuple[socket.socket, ...] = ()
+
+    def run(self) -> None:
+        """Enforce until SIGTERM or SIGINT; SIGHUP reads everything anew."""
+        self._listen()
+        patience: float | None = 0
+        while not self._stopping:
+            busy = False
+            try:
+                for ready, _ in self._selector.select(patience):
+                    ready.data()
+                busy = self._settle()
+            except Broken as error:
+                self._lost(error)
+            except (NetlinkError, FirewallError) as error:
+                # A device may vanish between two looks; look again.
+                log.warning("%s", error)
+                self._look, self._again = True, self.clock() + RETRY
+            self.notifier.alive()
+            # What QubesDB sent together with an answer wakes nobody.
+            patience = 0 if busy else self._patience()
+        signal.set_wakeup_fd(-1)
+        for end in self._wakeup:
+            end.close()
+
+    def _listen(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)  # noqa: FBT003 (its parameter has no name)
+        theirs.setblocking(False)  # noqa: FBT003
+        # Both ends live as long as we do: a closed one would wake us for ever.
+        self._wakeup = (ours, theirs)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+        def woken() -> None:
+            for number in ours.recv(64):
+                if number == signal.SIGHUP:
+                    self.notifier.reloading()
+                    self._lost(ConnectionError("reading everything anew"))
+                    self._reach, self._ready = 0.0, False
+                else:
+                    self._stopping = True
+
+        self._selector.register(ours, selectors.EVENT_READ, woken)
+        self._selector.register(self.names, selectors.EVENT_READ, lambda: None)
+        self._selector.register(self.links, selectors.EVENT_READ, self._links_changed)
+        for fd, handle in self.personality.resolvers.watched().items():
+            self._selector.register(
+                fd, selectors.EVENT_READ, lambda handle=handle: self._heard(handle)
+            )
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for events, in seconds; None is for ever."""
+        until = min(self.names.next_deadline(), self.notifier.due)
+        if self._reach:
+            until = min(until, self._reach)
+        if self._again and self._begun:
+            until = min(until, self._again)
+        return None if until == math.inf else max(0.0, until - self.clock())
+
+    def _heard(self, handle: Callable[[], None]) -> None:
+        handle()
+        self._look = True
+
+    def _links_changed(self) -> None:
+        self._look |= self.links.handle()
+
+    def _settle(self) -> bool:
+        """Bring the kernel to what it must be now; return whether it was not.
+
+        What came is taken at once, or it would wake us again and again.
+        """
+        lists = self._read()
+        self._lists.update(lists)
+        answered = self.names.handle()
+        news = answered or self.names.waiting() != self._waiting
+        self._due |= news or self._look or bool(lists)
+        if not self._begun or not self._due or self.clock() < self._again:
+            return False
+        # Kept until all of it is done, for a device may vanish half-way.
+        if self._look:
+            self._see()
+            self._look = False
+        for address in self._lists.keys() & self._known:
+            if self.programs.commit(address, self._lists[address]):
+                self._changed.add(address)
+        self._changed |= self._learn()
+        self._apply(self._changed)
+        self._changed.clear()
+        self._due, self._again = False, 0.0
+        self._waiting = self.names.waiting()
+        if self._db_fd >= 0:
+            self.database.acknowledge(self._lists)
+            self._lists.clear()
+            self._report()
+        return True
+
+    @property
+    def _settings(self) -> Settings:
+        return self.database.settings
+
+    def _read(self) -> Mapping[Address, ClientPolicy]:
+        """Return the lists that were committed; all of them after a connect."""
+        if self._db_fd >= 0:
+            changed, lists = self.database.refresh()
+            self._look |= changed
+            return lists
+        if self.clock() < self._reach:
+            return {}
+        lists = self.database.connect()
+        self._db_fd = self.database.db.fileno()
+        self._selector.register(self._db_fd, selectors.EVENT_READ, lambda: None)
+        self._reach, self._look, self._begun = 0.0, True, True
+        log.info("QubesDB: %d lists", len(lists))
+        return lists
+
+    def _lost(self, error: Exception) -> None:
+        """Go on with what dom0 said last until QubesDB is back."""
+        if not self._reach:
+            log.warning("QubesDB: %s", error)
+        if self._db_fd >= 0:
+            self._selector.unregister(self._db_fd)
+            self._db_fd = -1
+        self.database.db.close()
+        self._reach = self.clock() + RETRY
+
+    def _see(self) -> None:
+        """Look at the surroundings; keep the programs to the clients there are."""
+        settings = self._settings
+        listed = (a for client in settings.clients for a in client.addresses)
+        self._known = settings.connected.union(listed)
+        for address in self.programs.keep(self._known):
+            # The list may have been committed before there was such a client.
+            policy = self.database.lists.get(address, NOT_COMMITTED)
+            self.programs.commit(address, policy)
+            self._changed.add(address)
+        self._dns = self.personality.resolvers.dns(settings.resolvers)
+        self._now = facts(settings, self.links, self._dns, self.personality)
+
+    def _learn(self) -> frozenset[Address]:
+        """Take what names mean now; return the addresses that concerns."""
+        self.names.use(self._dns.own)
+        self.names.want(self.programs.hosts())
+        resolvers = frozenset((*self._dns.virtual, *self._dns.virtual.values()))
+        return self.programs.learn(self.names.answers(), resolvers)
+
+    def _apply(self, changed: Iterable[Address]) -> None:
+        machine = self.personality.machine
+        after = machine.step(self._state, observe(self._now))
+        if after is not self._state:
+            log.info("%s: %s -> %s", machine.name, self._state.value, after.value)
+            self.names.hurry()
+        self._state = after
+        allowed = machine.allowed[after]
+        newcomers = self.network.newcomers(self._now)
+        self.network.guard(self._now)
+        self.enforcer.enforce(allowed, self._now, self.programs)
+        self.cutter.forget(newcomers)
+        self.cutter.cut(allowed, self._now, self.programs, changed)
+        self.network.apply(allowed, self._now, self._settings.vif_gateways)
+
+    def _report(self) -> None:
+        status = keys.status(
+            self.enforcer.generation,
+            self.enforcer.digest(),
+            self._state.value,
+            clients=len(self._now.clients),
+            waiting=self._waiting,
+        )
+        errors = {**self.programs.errors(), **self.enforcer.errors()}
+        self.database.report(status, errors, self.programs.resolved())
+        if not self._ready:
+            self._ready = True
+            self.notifier.ready(
+                f"{self._state.value}, {len(self._now.clients)} clients"
+            )

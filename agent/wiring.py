@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which adapter stands behind which port of an agent."""
+
+from agent.conntrack import CtNetlink
+from agent.cut import Cutter
+from agent.database import Database
+from agent.enforce import Enforcer
+from agent.hardening import Role
+from agent.links import LinkTable
+from agent.loop import Agent
+from agent.names import Names
+from agent.network import Network
+from agent.personality import Personality
+from agent.ports import Firewall
+from agent.qubesdb import QubesDb
+from agent.sysctl import harden
+from agent.systemd import Notifier
+
+
+def run(personality: Personality, firewall: Firewall) -> None:
+    """Run the agent of this network namespace until it is told to stop."""
+    for role in (Role.HOST, Role.NEW):
+        harden(role)
+    links = LinkTable()
+    Agent(
+        personality=personality,
+        database=Database(QubesDb()),
+        links=links,
+        enforcer=Enforcer(firewall),
+        network=Network(links, firewall, pin_gateway=personality.pin_gateway),
+        cutter=Cutter(CtNetlink()),
+        names=Names(),
+        notifier=Notifier(),
+    ).run()

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent of a NetVM."""
+
+import sys
+
+from agent import start
+from agent.personality import Personality
+from netvm.states import NETVM
+
+# What the address plan gives to domains never leaves the machine: a client's
+# packet for another domain is refused here, not shown to the network.
+INTERNAL = (
+    "10.137.0.0/16",
+    "10.138.0.0/16",
+    "10.139.1.0/24",
+    "fd09:24ef:4179::/48",
+)
+
+
+def personality() -> Personality:
+    """Return the NetVM, which asks whoever knows the network for its resolvers."""
+    # After the guard: dbus is slow to import.
+    from netvm.bus import Bus  # noqa: PLC0415
+    from netvm.dns_sources import PROPERTIES, DnsSources  # noqa: PLC0415
+
+    sources = DnsSources(Bus(PROPERTIES))
+    return Personality(NETVM, sources, frozenset(INTERNAL))
+
+
+if __name__ == "__main__":
+    sys.exit(start.main(personality))
