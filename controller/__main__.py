@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command ``ravelin``, and what it starts of itself."""
+
+import sys
+
+
+def main(words: list[str]) -> int:
+    """Do what the words say; each program imports no more than it needs."""
+    match words:
+        case ["serve", *rest]:
+            from controller.service import serve  # noqa: PLC0415
+
+            return serve(rest)
+        case ["enter", *rest]:
+            from controller.enter import main as enter  # noqa: PLC0415
+
+            return enter(rest)
+        case ["demo", *rest]:
+            from controller.demo import main as demo  # noqa: PLC0415
+
+            return demo(rest)
+        case _:
+            from controller.cli import main as cli  # noqa: PLC0415
+            from controller.service import start  # noqa: PLC0415
+
+            return cli(words, start=start)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

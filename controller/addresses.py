@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The address plan, which is that of Qubes (``qubes/vm/mix/net.py``).
+
+An AppVM, ProxyVM or NetVM has the address that its ``qid`` says, a disposable
+the one of its ``dispid``; both are 1..9999 here.  (Qubes draws a dispid of 0
+too, whose address 10.138.0.0 some systems take for the network's own.)
+Every domain has the same MAC on its uplink, and its netvm's address as gateway.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+MAX_ID = 9999
+MAC = "00:16:3e:5e:6c:00"
+NETMASK = "255.255.255.255"
+DNS4 = (IPv4Address("10.139.1.1"), IPv4Address("10.139.1.2"))
+DNS6 = (
+    IPv6Address("fd09:24ef:4179::a8b:1"),
+    IPv6Address("fd09:24ef:4179::a8b:2"),
+)
+# Where every domain's address lies, and no address of the outside.
+INTERNAL4 = (IPv4Network("10.137.0.0/16"), IPv4Network("10.138.0.0/16"))
+INTERNAL6 = (
+    IPv6Network("fd09:24ef:4179::a89:0/112"),
+    IPv6Network("fd09:24ef:4179::a8a:0/112"),
+)
+
+HOSTS = 254  # x.y.z.1 .. x.y.z.254
+
+
+def ip4(number: int, *, disposable: bool = False) -> IPv4Address:
+    """Return the IPv4 address of a ``qid``, or of a ``dispid``."""
+    _check(number)
+    high, low = (0, number) if number <= HOSTS else _split(number)
+    return IPv4Address(f"10.{138 if disposable else 137}.{high}.{low}")
+
+
+def ip6(number: int, *, disposable: bool = False) -> IPv6Address:
+    """Return the IPv6 address of a ``qid``, or of a ``dispid``."""
+    _check(number)
+    return IPv6Address(f"fd09:24ef:4179::{'a8a' if disposable else 'a89'}:{number:x}")
+
+
+def first_free(taken: Collection[int]) -> int:
+    """Return the lowest number not ``taken``; `LookupError` when all are."""
+    for number in range(1, MAX_ID + 1):
+        if number not in taken:
+            return number
+    raise LookupError(f"all {MAX_ID} numbers are taken")
+
+
+def number_names(names: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Return ``known`` with a number for each new name, the lowest free one.
+
+    A name that is no longer used keeps its number, so a domain that comes back
+    has its old address and no other domain inherits it.
+    """
+    numbers = dict(known)
+    for name in names:
+        if name not in numbers:
+            numbers[name] = first_free(set(numbers.values()))
+    return numbers
+
+
+def _check(number: int) -> None:
+    if not 1 <= number <= MAX_ID:
+        raise ValueError(f"{number}: no qid or dispid, expected 1 to {MAX_ID}")
+
+
+def _split(number: int) -> tuple[int, int]:
+    return (number - 1) // HOSTS, (number - 1) % HOSTS + 1

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command ``ravelin``: data on stdout, talk on stderr; the daemon does the rest."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from controller import output, policy
+from controller.admin import (
+    SHAPES,
+    Answer,
+    Exit,
+    Failure,
+    Json,
+    Kind,
+    ProtocolError,
+    Request,
+)
+from controller.client import NotAllowedError, NotRunningError, ask
+from controller.command import parse
+from controller.completion import completion
+from controller.table import printable
+
+Starter = Callable[[Path], None]
+"""Starts the daemon, and returns when it listens on the socket at the path."""
+
+
+def main(words: Sequence[str], *, start: Starter) -> int:
+    """Do what ``words`` say, the program's name left out; return the exit status."""
+    try:
+        return _carried_out(parse(words), start)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else Exit.USAGE
+    except policy.PolicyError as error:
+        text, status = str(error), int(Exit.USAGE)
+    except NotRunningError:
+        text = "nothing is up; `ravelin up POLICY.toml` starts it"
+        status = Exit.NOT_ENFORCED
+    except NotAllowedError:
+        text, status = f"need root: sudo ravelin {shlex.join(words)}", Exit.NOT_ENFORCED
+    except (ProtocolError, OSError) as error:
+        text = f"{error}; `ravelin status` tells what is up"
+        status = Exit.NOT_ENFORCED
+    except KeyboardInterrupt:
+        text, status = "stopped waiting; the daemon goes on", 128 + signal.SIGINT
+    _say(text)
+    return status
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines():
+        sys.stderr.write(f"ravelin: {printable(line)}\n")
+
+
+def _print(lines: Sequence[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def _carried_out(asked: Namespace, start: Starter) -> int:
+    if asked.verb == "completion":
+        _print(completion(asked.shell))
+        return Exit.OK
+    if asked.verb == "up":
+        _check_policy(Path(asked.policy))
+    socket, request = Path(asked.socket), _request(asked)
+
+    def tell(text: str) -> None:
+        if not asked.quiet:
+            _say(text)
+
+    try:
+        reply = ask(socket, request, tell)
+    except NotRunningError:
+        # A crash leaves the socket, and what a new daemon sweeps away first.
+        crashed = asked.verb == "down" and socket.exists()
+        if asked.verb != "up" and not crashed:
+            raise
+        start(socket)
+        reply = ask(socket, request, tell)
+    match reply:
+        case Failure(exit_code, text):
+            _say(text)
+            return exit_code
+        case Answer(data):
+            return _answered(asked, data)
+
+
+def _check_policy(path: Path) -> None:
+    """Name every mistake in the file before anything is started."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise policy.PolicyError(str(path), [(1, f"{reason}, expected TOML")]) from None
+    policy.read(text, file=str(path), qids={}, now=int(time.time()))
+
+
+def _request(asked: Namespace) -> Request:
+    """Return the request: each of its arguments is a word of the command."""
+    given = {name: getattr(asked, name, None) for name in SHAPES[asked.verb]}
+    for name, kind in SHAPES[asked.verb].items():
+        if kind is Kind.WORDS:
+            given[name] = tuple(given[name] or ())
+    if asked.verb == "up":
+        # The daemon has another working directory.
+        given["policy"] = str(Path(asked.policy).resolve())
+    return Request(asked.verb, given)
+
+
+def _answered(asked: Namespace, data: Json) -> int:
+    if asked.verb == "run":
+        return _run(data)
+    if asked.json:
+        _print([json.dumps(data, indent=2)])
+    else:
+        _print(_lines(asked, data))
+    tree = data if isinstance(data, Mapping) else {}
+    if asked.verb == "plan" and tree.get("changes"):
+        return Exit.DIFFERS
+    if asked.verb == "explain" and tree.get("accepted") is not True:
+        return Exit.DIFFERS
+    if any(row.get("problem") for row in output.rows(data, "domains")):
+        return Exit.NOT_ENFORCED
+    return Exit.OK
+
+
+def _lines(asked: Namespace, data: Json) -> list[str]:
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    views: Mapping[str, Callable[[], list[str]]] = {
+        "names": lambda: output.names(data),
+        "status": lambda: output.status(data, colour=colour),
+        "raw": lambda: output.raw_rules(data),
+        "list": lambda: output.rules(data, colour=colour),
+        "prefs": lambda: output.settings(data, asked.property),
+        "explain": lambda: output.routes(data, colour=colour),
+        "log": lambda: output.log(data),
+        "changes": lambda: output.changes(data, colour=colour),
+    }
+    return views[_view(asked)]()
+
+
+def _view(asked: Namespace) -> str:
+    if asked.verb == "status" and asked.names:
+        return "names"
+    if asked.verb == "firewall" and asked.action == "list":
+        return "raw" if asked.raw else "list"
+    if asked.verb in ("status", "explain", "log"):
+        return str(asked.verb)
+    return "prefs" if asked.verb == "prefs" and asked.value is None else "changes"
+
+
+def _run(data: Json) -> int:
+    """Run what the daemon says enters the domain, on this terminal."""
+    argv = data.get("argv") if isinstance(data, Mapping) else None
+    if not isinstance(argv, list) or not argv:
+        raise ProtocolError("the daemon named no command")
+    # Ctrl-C is for the command alone; a handler, since SIG_IGN would be inherited.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        status = subprocess.call([str(word) for word in argv])  # noqa: S603 (asked for)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status

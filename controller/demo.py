@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``make demo``: the main job, on real packets, and nothing left behind.
+
+It brings a policy up beside whatever else runs, tries the same destinations
+from every AppVM, and compares what happened with what the policy says.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller import client
+from controller.addresses import DNS4, DNS6
+from controller.admin import Answer, Exit, Failure, Json, Request
+from controller.output import rows
+from controller.platforms.lab import FORBIDDEN, INTRANET, RESOLVERS, WEB
+from controller.service import ADMIN, start, sweep
+from controller.table import table
+
+PROBE = Path(__file__).parent / "lab" / "probe.py"
+PATIENCE = 60  # seconds for all attempts of one domain
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Something to try: what it is for people, and for the probe."""
+
+    what: str
+    proto: str
+    address: str
+    port: int | None = None
+
+
+ATTEMPTS = (
+    *(Attempt("www, HTTPS", "tcp", str(a), 443) for a in WEB),
+    *(Attempt("www, HTTP", "tcp", str(a), 80) for a in WEB),
+    Attempt("intranet, HTTPS", "tcp", str(INTRANET), 443),
+    *(Attempt("another site, HTTPS", "tcp", str(a), 443) for a in FORBIDDEN),
+    *(Attempt("UDP echo", "udp", str(a), 4433) for a in WEB),
+    *(Attempt("ping", "icmp", str(a)) for a in WEB),
+    *(Attempt("its own DNS", "dns", str(a), 53) for a in (DNS4[0], DNS6[0])),
+    Attempt("a foreign DNS", "dns", str(RESOLVERS[0]), 53),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    """Show one policy file at work; exit 1 if anything differed from it."""
+    if len(words) != 1:
+        sys.stderr.write("usage: ravelin demo POLICY.toml\n")
+        return Exit.USAGE
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ravelin-demo-", dir="/run") as directory:
+        runtime = Path(directory)
+        try:
+            differences = _show(Path(words[0]).resolve(), runtime)
+        finally:
+            _end(runtime)
+    _say(f"everything is gone again; {time.monotonic() - began:.1f} s in all")
+    return Exit.DIFFERS if differences else Exit.OK
+
+
+def _show(policy: Path, runtime: Path) -> int:
+    # A copy, because `ravelin firewall` and `prefs` write into the file.
+    copy = runtime / "policy.toml"
+    copy.write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
+    _say(f"bringing up {policy.name}, with an internet of its own")
+    start(runtime / ADMIN)
+    _ask(runtime, Request("up", {"policy": str(copy)}))
+    domains = rows(_ask(runtime, Request("status")), "domains")
+    appvms = {str(d["name"]): d["netvm"] for d in domains if d["personality"] is None}
+    differences = 0
+    for name, netvm in appvms.items():
+        denied = "no network" if netvm is None else "refused"
+        found = list(_attempts(runtime, name, denied))
+        differences += sum(said != happened for _, said, happened in found)
+        _print(name, found)
+    word = "nothing differs from the policy"
+    _say(word if not differences else f"{differences} attempts differ from the policy")
+    return differences
+
+
+def _end(runtime: Path) -> None:
+    """Take everything down, through the daemon if it still listens."""
+    with suppress(client.NotRunningError, OSError):
+        client.ask(runtime / ADMIN, Request("down"), _say)
+    sweep(runtime)
+
+
+def _attempts(
+    runtime: Path, name: str, denied: str
+) -> Iterator[tuple[Attempt, str, str]]:
+    wanted = json.dumps([[a.proto, a.address, a.port] for a in ATTEMPTS])
+    command = ("/usr/bin/python3", "-I", str(PROBE), wanted)
+    enter = _ask(
+        runtime,
+        Request("run", {"domain": name, "command": command, "disposable": False}),
+    )
+    argv = enter["argv"] if isinstance(enter, dict) else []
+    done = subprocess.run(  # noqa: S603 (the daemon's words)
+        [str(word) for word in argv],
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
+    )
+    happened = json.loads(done.stdout)
+    for attempt, word in zip(ATTEMPTS, happened, strict=True):
+        accepted = _accepted(runtime, name, attempt)
+        yield attempt, "reached" if accepted else denied, word
+
+
+def _accepted(runtime: Path, name: str, attempt: Attempt) -> bool:
+    host = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
+    proto = "udp" if attempt.proto == "dns" else attempt.proto
+    port = "" if attempt.port is None else f":{attempt.port}"
+    asked = {"domain": name, "proto": proto, "destination": f"{host}{port}"}
+    answer = _ask(runtime, Request("explain", asked))
+    return isinstance(answer, dict) and answer.get("accepted") is True
+
+
+def _ask(runtime: Path, request: Request) -> Json:
+    match client.ask(runtime / ADMIN, request, _say):
+        case Answer(data):
+            return data
+        case Failure(_, text):
+            raise SystemExit(f"ravelin: {text}")
+
+
+def _print(name: str, found: list[tuple[Attempt, str, str]]) -> None:
+    lines = table(
+        ("FROM", "WHAT", "TO", "POLICY", "HAPPENED", ""),
+        [
+            (
+                name,
+                attempt.what,
+                attempt.address,
+                said,
+                happened,
+                "" if said == happened else "DIFFERS",
+            )
+            for attempt, said, happened in found
+        ],
+    )
+    sys.stdout.writelines(f"{line}\n" for line in (*lines, ""))
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Work that must wait now and then, carried out one piece after the other."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.admin import Progress, Reply
+from controller.deploy import Until
+from controller.handle import Work
+
+Tell = Callable[[Reply], None]
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Work
+    tell: Tell
+    urgent: bool
+    until: Until | None = None
+    deadline: float = 0.0
+
+
+class Jobs:
+    """A queue; the next job begins when the one before it has ended."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._jobs: deque[_Job] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self._jobs)
+
+    def add(
+        self, work: Work, tell: Tell, *, first: bool = False, urgent: bool = False
+    ) -> None:
+        """Carry out ``work`` in its turn; ``tell`` gets its progress and its end.
+
+        What only looks may come ``first``, while another job waits.  What is
+        ``urgent`` comes last all the same, but those before it wait no more.
+        """
+        job = _Job(work, tell, urgent)
+        if first:
+            self._jobs.appendleft(job)
+        else:
+            self._jobs.append(job)
+
+    def deadline(self) -> float | None:
+        """Return when to call `go_on` at the latest, by the clock given."""
+        if not self._jobs:
+            return None
+        until = self._jobs[0].until
+        waits = until is not None and not until.done() and not self._hurried()
+        return self._jobs[0].deadline if waits else self._clock()
+
+    def go_on(self) -> None:
+        """Do one step, unless it must wait: in between the caller serves others."""
+        if not self._jobs:
+            return
+        job = self._jobs[0]
+        try:
+            step = self._step(job)
+        except StopIteration as end:
+            self._jobs.popleft()
+            job.tell(end.value)
+            return
+        match step:
+            case Until(seconds=seconds):
+                if step is not job.until:
+                    job.until, job.deadline = step, self._clock() + seconds
+            case str():
+                job.tell(Progress(step))
+
+    def _step(self, job: _Job) -> str | Until:
+        until = job.until
+        if until is None or until.done():
+            job.until = None
+            return next(job.work)
+        if self._hurried():
+            job.until = None
+            return job.work.throw(InterruptedError(f"waited no more for {until.what}"))
+        if job.deadline <= self._clock():
+            job.until = None
+            return job.work.throw(TimeoutError(until.what))
+        return until
+
+    def _hurried(self) -> bool:
+        return any(job.urgent for job in self._jobs)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Answers as lines for people; their data is that of `controller.report`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from controller.admin import Json
+from controller.table import coloured, table
+
+Row = Mapping[str, Json]
+Columns = Sequence[tuple[str, str]]
+
+STATUS: Columns = (
+    ("NAME", "name"),
+    ("PERSONALITY", "personality"),
+    ("NETVM", "netvm"),
+    ("IP", "ip"),
+    ("IP6", "ip6"),
+    ("STATE", "state"),
+    ("PROBLEM", "problem"),
+)
+# The columns of `qvm-firewall VM list`.
+RULES: Columns = (
+    ("NO", "number"),
+    ("ACTION", "action"),
+    ("HOST", "host"),
+    ("PROTOCOL", "proto"),
+    ("PORT(S)", "ports"),
+    ("SPECIAL TARGET", "target"),
+    ("ICMP TYPE", "icmptype"),
+    ("EXPIRE", "expires"),
+    ("COMMENT", "comment"),
+)
+HOPS: Columns = (
+    ("AT", "domain"),
+    ("VERDICT", "verdict"),
+    ("RULE", "rule"),
+    ("WHY", "reason"),
+)
+LOG: Columns = (("TIME", "time"), ("DOMAIN", "domain"), ("EVENT", "text"))
+
+VERDICTS = {"accept": "green", "deny": "red", "unknown": "yellow"}
+SIGNS = {"+": "green", "-": "red", "~": "yellow"}
+
+
+def rows(data: Json, key: str) -> list[Row]:
+    """Return the list of tables under ``key``, empty when there is none."""
+    found = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(found, Sequence):
+        return []
+    return [row for row in found if isinstance(row, Mapping)]
+
+
+def cell(row: Row, key: str) -> str:
+    """Return one value as text, ``-`` for none."""
+    value = row.get(key)
+    return "-" if value is None else str(value)
+
+
+def names(data: Json) -> list[str]:
+    """Return the names of all domains."""
+    return [cell(row, "name") for row in rows(data, "domains")]
+
+
+def status(data: Json, *, colour: bool) -> list[str]:
+    """Return the tree of domains."""
+    found = rows(data, "domains")
+    depths = [row.get("depth") for row in found]
+    indented = [
+        {**row, "name": "  " * (depth if isinstance(depth, int) else 0) + str(name)}
+        for row, depth in zip(found, depths, strict=True)
+        for name in (row.get("name"),)
+    ]
+    labels = [cell(row, "label") for row in found]
+    return _table(STATUS, indented, labels if colour else None)
+
+
+def changes(data: Json, *, colour: bool) -> list[str]:
+    """Return a plan, a line for each change."""
+    return [
+        coloured(line, SIGNS[sign]) if colour and sign in SIGNS else line
+        for row in rows(data, "changes")
+        for sign in (cell(row, "sign"),)
+        for line in (f"{sign} {cell(row, 'domain')}: {cell(row, 'text')}",)
+    ]
+
+
+def rules(data: Json, *, colour: bool) -> list[str]:
+    """Return the rules of a domain as ``qvm-firewall`` lists them."""
+    found = rows(data, "rules")
+    colours = [SIGNS["+" if row.get("action") == "accept" else "-"] for row in found]
+    return _table(RULES, found, colours if colour else None)
+
+
+def raw_rules(data: Json) -> list[str]:
+    """Return the rules as lines of the Admin API."""
+    return [cell(row, "raw") for row in rows(data, "rules")]
+
+
+def routes(data: Json, *, colour: bool) -> list[str]:
+    """Return the hops towards each address of a destination."""
+
+    def lines() -> Iterator[str]:
+        for route in rows(data, "routes"):
+            verdict = cell(route, "verdict")
+            yield f"{cell(route, 'destination')}: {verdict}"
+            hops = rows(route, "hops")
+            colours = [VERDICTS.get(cell(hop, "verdict"), "yellow") for hop in hops]
+            yield from _table(HOPS, hops, colours if colour else None)
+
+    return list(lines())
+
+
+def log(data: Json) -> list[str]:
+    """Return the journal, oldest entry first."""
+    return _table(LOG, rows(data, "events"), None)
+
+
+def settings(data: Json, key: str | None) -> list[str]:
+    """Return one setting, or all of them with their names."""
+    tree = data if isinstance(data, Mapping) else {}
+    if key is not None:
+        return [cell(tree, key)]
+    width = max(map(len, tree), default=0)
+    return [f"{name.ljust(width)}  {cell(tree, name)}" for name in tree]
+
+
+def _table(
+    columns: Columns, found: Sequence[Row], colours: Sequence[str] | None
+) -> list[str]:
+    cells = [[cell(row, key) for _, key in columns] for row in found]
+    return table([head for head, _ in columns], cells, colours)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains as network namespaces of one Linux, which is all that they need.
+
+Everything is found again from files below the runtime directory:
+
+* ``ns/DOMAIN``: the namespace, see `controller.namespaces`;
+* ``log/DOMAIN.log``, ``log/DOMAIN.log.1``: what its agent wrote, 1 MiB each;
+* ``notify/DOMAIN``: the socket on which its agent says that it is well.
+
+An agent finds itself in a machine as on Qubes: its QubesDB at the usual path,
+resolv.conf, and a uid that is nobody else's.
+"""
+
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent.qubesdb import SOCKET
+from controller import cables, namespaces, person
+from controller.confine import (
+    Confinement,
+    launch,
+    rights_of_a_person,
+    rights_of_an_agent,
+    wait,
+)
+from controller.platforms import client_side
+from controller.platforms.client_side import ETH0
+from controller.platforms.processes import Agent, open_log
+from controller.ports import VIF_MAC, AgentStart, Command, Link
+from controller.supervise import WATCHDOG
+from controller.view import View, session
+
+RUNTIME = Path("/run/ravelin")
+ROOT = Path(__file__).parents[2]  # has __main__.py
+PYTHON = "/usr/bin/python3"
+
+NOTIFY = Path("/run/ravelin/notify")  # inside
+
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "NOTIFY_SOCKET": str(NOTIFY),
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "WATCHDOG_USEC": str(int(WATCHDOG * 1_000_000)),
+}
+
+
+class Netns:
+    """The platform below one runtime directory; two of them ignore each other."""
+
+    def __init__(self, runtime: Path = RUNTIME) -> None:
+        self._runtime = runtime
+
+    def net(self, name: str) -> Path:
+        """Return the file of a domain's namespace."""
+        return self._runtime / "ns" / name
+
+    def names(self) -> tuple[str, ...]:
+        """Return every domain that is there, however it came there."""
+        directory = self._runtime / "ns"
+        found = directory.iterdir() if directory.is_dir() else ()
+        return tuple(sorted(path.name for path in found))
+
+    def exists(self, name: str) -> bool:
+        """Whether the domain is there."""
+        return self.net(name).exists()
+
+    def start(self, name: str) -> None:
+        """Make the domain, without any network."""
+        for directory in ("ns", "log", "notify"):
+            (self._runtime / directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+        net = self.net(name)
+        if not _holds(net):
+            namespaces.remove(net)  # what a crash left of an earlier attempt
+            namespaces.create(net)
+        client_side.prepare(net)
+
+    def stop(self, name: str) -> None:
+        """End the domain with all that runs in it and all links to it."""
+        net = self.net(name)
+        if _holds(net):
+            namespaces.kill_all(net)
+        namespaces.remove(net)
+        self._notify(name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """End every domain, and nothing but domains."""
+        for name in self.names():
+            self.stop(name)
+
+    def attach(self, link: Link) -> None:
+        """Lay the cable, in place of any the client has; its vif is left down."""
+        client = self.net(link.client)
+        with namespaces.inside(self.net(link.provider)):
+            cables.lay(link.vif, mac=VIF_MAC, far=ETH0, far_mac=link.mac, net=client)
+        if link.pairs:
+            client_side.configure(client, link.pairs)
+
+    def detach(self, client: str) -> None:
+        """Take the client's cable away."""
+        if _holds(self.net(client)):
+            with namespaces.inside(self.net(client)):
+                cables.remove(ETH0)
+
+    def spawn_agent(self, start: AgentStart) -> Agent:
+        """Start the agent of a domain that provides network."""
+        path, log = self._notify(start.domain), self._log(start.domain)
+        path.unlink(missing_ok=True)
+        view = View(
+            start.domain,
+            resolvers=start.resolvers,
+            hidden=(self._runtime,),
+            let_in={Path(SOCKET).resolve(): start.qubesdb, NOTIFY: path},
+        )
+        rights = rights_of_an_agent(start.uid)
+        confinement = Confinement(self.net(start.domain), view, rights)
+        argv = (PYTHON, "-I", str(ROOT), start.personality)
+        with ExitStack() as on_failure:
+            notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            on_failure.enter_context(notify)
+            notify.bind(str(path))
+            os.chown(path, start.uid, start.uid)
+            with open_log(log) as output:
+                pid = launch(confinement, argv, env=ENVIRONMENT, output=output)
+            on_failure.pop_all()
+        return Agent(pid, os.pidfd_open(pid), notify, log)
+
+    def run(self, name: str, command: Command) -> int:
+        """Run a program in a domain to its end; return its exit code."""
+        who = person.someone(command.user, os.environ)
+        directory = person.session_directory(who)
+        view = View(
+            name,
+            hidden=(self._runtime,),
+            let_in=session(directory),
+            owned={directory: who.pw_uid},
+        )
+        confinement = Confinement(
+            self.net(name),
+            view,
+            rights_of_a_person(who.pw_uid, who.pw_gid),
+            own_processes=command.disposable,
+        )
+        env = person.environment(who, os.environ)
+        return wait(launch(confinement, command.argv, env=env))
+
+    def _notify(self, name: str) -> Path:
+        return self._runtime / "notify" / name
+
+    def _log(self, name: str) -> Path:
+        return self._runtime / "log" / f"{name}.log"
+
+
+def _holds(net: Path) -> bool:
+    """Whether a namespace is mounted at the file, as it is not after a crash."""
+    return net.exists() and net.stat().st_dev != net.parent.stat().st_dev

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``uplink = "enp3s0"``: a network card of this machine, moved into a NetVM.
+
+The card loses its addresses and routes on the way, there and back: who
+configured it (NetworkManager, ifupdown) does so again when it returns.  Its name
+stays.  ``nic/DOMAIN`` below the runtime directory has the name.
+"""
+
+from pathlib import Path
+
+from controller import cables, namespaces
+from controller.platforms.host_network import default_interfaces
+from controller.ports import PlatformError, WayOut
+from rules.model import Family
+
+SYS = Path("/sys/class/net")
+LOST = "{0}: its addresses are gone, it has to be configured inside the NetVM"
+
+
+class NicUplink:
+    """Moves cards of the namespace we are in, which is the host's.
+
+    With ``force`` even the card of the machine's only default route.
+    """
+
+    def __init__(self, runtime: Path, *, force: bool = False) -> None:
+        self._directory = runtime / "nic"
+        self._force = force
+
+    def attach(self, domain: str, net: Path, name: str) -> WayOut:
+        """Move the card into the NetVM; `PlatformError` if it is not fit for that."""
+        record = self._directory / domain
+        if not (record.exists() and record.read_text() == name and _has(net, name)):
+            self.detach(domain, net)
+            self._refuse_unfit(name)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            record.write_text(name)
+            cables.move(name, net)
+        return WayOut(name, (), (LOST.format(name),))
+
+    def detach(self, domain: str, net: Path) -> None:
+        """Bring the card of a NetVM back, if it has one.
+
+        The kernel has done so already if the NetVM is no more.
+        """
+        record = self._directory / domain
+        if record.exists() and _has(net, name := record.read_text()):
+            with cables.HERE.open() as home, namespaces.inside(net):
+                cables.move(name, Path(f"/proc/self/fd/{home.fileno()}"))
+        record.unlink(missing_ok=True)
+
+    def _refuse_unfit(self, name: str) -> None:
+        if not cables.exists(name):
+            raise PlatformError(f"{name}: no such interface")
+        if name == "lo" or name.startswith(("vif", "rv")):
+            raise PlatformError(f"{name}: not a network card")
+        for sign, what in (
+            ("bridge", "a bridge, expected a network card"),
+            ("brport", "part of a bridge, take it out first"),
+            ("phy80211", "Wi-Fi, which cannot be moved yet"),
+        ):
+            if (SYS / name / sign).exists():
+                raise PlatformError(f"{name}: {what}")
+        ways = {x for version in Family for x in default_interfaces(version)}
+        if ways == {name} and not self._force:
+            raise PlatformError(f"{name}: this machine's only way out, expected force")
+
+
+def _has(net: Path, name: str) -> bool:
+    if not net.exists():
+        return False
+    with namespaces.inside(net):
+        return cables.exists(name)

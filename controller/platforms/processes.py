@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An agent that is a child of ours: its end, its voice and its log."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG_LIMIT = 1 << 20  # bytes, of the log and of the one before it
+LAST_WORDS = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A `controller.ports.Process`; its output goes to ``log`` in append mode."""
+
+    pid: int
+    pidfd: int
+    notify: socket.socket
+    log: Path
+
+    def kill(self, number: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def trim_log(self) -> None:
+        """Move the log aside once it is too long; the agent writes on at the start."""
+        if self.log.stat().st_size > LOG_LIMIT:
+            before = self.log.with_suffix(".log.1")
+            before.write_bytes(self.log.read_bytes()[-LOG_LIMIT:])
+            os.truncate(self.log, 0)
+
+    def finish(self) -> str:
+        """Let go of a process that ended; return why it ended, for people."""
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.notify.close()
+        code = os.waitstatus_to_exitcode(status)
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        return f"{how}: {self._untrusted_last_words()}"
+
+    def _untrusted_last_words(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS))
+            untrusted_lines = log.read().decode("ascii", "replace").split("\n")
+        untrusted_last = next((x for x in reversed(untrusted_lines) if x.strip()), "")
+        return "".join(
+            c if c.isascii() and c.isprintable() else "?" for c in untrusted_last
+        )
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[int]:
+    """Give a descriptor that appends for a while; what was there is the log before."""
+    with suppress(FileNotFoundError):
+        path.rename(path.with_suffix(".log.1"))
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

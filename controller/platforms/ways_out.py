@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kind of uplink is which way out of a NetVM."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.nft import Nft
+from controller.domains import HostUplink as Host
+from controller.domains import LabUplink, Nic
+from controller.platforms.host_uplink import HostUplink
+from controller.platforms.lab import Internet, Lab
+from controller.platforms.netns import Netns
+from controller.platforms.nic_uplink import NicUplink
+from controller.ports import Uplink, WayOut
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A `controller.ports.Uplink` of two functions."""
+
+    give: Callable[[str], WayOut]
+    take: Callable[[str], None]
+
+    def attach(self, domain: str) -> WayOut:
+        """Give the domain its uplink."""
+        return self.give(domain)
+
+    def detach(self, domain: str) -> None:
+        """Take it back."""
+        self.take(domain)
+
+
+def _load(script: str) -> None:
+    # Only `uplink = "host"` needs nftables here, so nothing else opens it.
+    Nft().load(script)
+
+
+class WaysOut:
+    """The uplinks of the NetVMs below one runtime directory."""
+
+    def __init__(self, runtime: Path, platform: Netns) -> None:
+        self._net = platform.net
+        self._host = HostUplink(runtime, _load)
+        self._nic = NicUplink(runtime)
+        self._internet = Internet(runtime)
+        self._runtime = runtime
+
+    def of(self, uplink: Host | LabUplink | Nic) -> Uplink:
+        """Return the way out that a NetVM asks for."""
+        match uplink:
+            case Host():
+                return _Way(
+                    lambda domain: self._host.attach(domain, self._net(domain)),
+                    self._host.detach,
+                )
+            case LabUplink():
+                return Lab(self._internet, self._net)
+            case Nic(name):
+                return _Way(
+                    lambda domain: self._nic.attach(domain, self._net(domain), name),
+                    lambda domain: self._nic.detach(domain, self._net(domain)),
+                )
+
+    def sweep(self) -> None:
+        """Take every uplink away that a daemon that crashed has left."""
+        self._host.sweep()
+        self._internet.down()

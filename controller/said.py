@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the agents say, in words for people."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from controller.databases import Databases
+from controller.deploy import Deployment
+from controller.supervise import Phase
+from rules.model import Address
+
+
+def states(deployment: Deployment) -> Mapping[str, str]:
+    """Return a word for how each domain is."""
+    return {
+        domain.name: _state(deployment, domain.name) for domain in deployment.domains
+    }
+
+
+def problems(deployment: Deployment) -> Mapping[str, str]:
+    """Return what is wrong, by domain: with its agent, its uplink or its rules."""
+    notes = {
+        name: "; ".join(notes) for name, notes in deployment.notes.items() if notes
+    }
+    return {**notes, **deployment.waiting(), **refusals(deployment)}
+
+
+def refusals(deployment: Deployment) -> Mapping[str, str]:
+    """Return the clients that an agent denies everything, and why."""
+    databases = deployment.databases
+    owners = {
+        str(address): domain.name
+        for domain in deployment.domains
+        for address in (domain.ip4, domain.ip6)
+    }
+    return {
+        owners[untrusted_address]: f"denied everything: {why}"
+        for name in databases.names()
+        for untrusted_address, why in databases.errors(name).items()
+        if untrusted_address in owners
+    }
+
+
+def names(databases: Databases) -> Mapping[str, frozenset[Address]]:
+    """Return what the agents take each name in a rule for."""
+    found: dict[str, frozenset[Address]] = {}
+    for host, untrusted_text in databases.resolved():
+        try:
+            addresses = frozenset(map(ip_address, untrusted_text.split()))
+        except ValueError:
+            continue  # an agent that writes nonsense knows nothing
+        found[host] = found.get(host, frozenset()) | addresses
+    return found
+
+
+def _state(deployment: Deployment, name: str) -> str:
+    if not deployment.domains.by_name[name].provides_network:
+        return "linked" if name in deployment.serials else "no network"
+    condition = deployment.supervisor.conditions().get(name)
+    if condition is None or condition.phase is not Phase.READY:
+        return condition.phase.value if condition else Phase.STARTING.value
+    said = deployment.databases.status(name)
+    return said.state if said else Phase.STARTING.value

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon as a process: where it keeps things, how it starts, one at a time."""
+
+import fcntl
+import logging
+import socket
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from selectors import DefaultSelector
+
+from controller.daemon import Daemon
+from controller.databases import Databases
+from controller.deploy import Deployment
+from controller.handle import ROOT, Handler
+from controller.journal import Journal
+from controller.numbers import Numbers
+from controller.platforms.netns import RUNTIME, Netns
+from controller.platforms.ways_out import WaysOut
+from controller.supervise import Supervisor
+
+STATE = Path("/var/lib/ravelin")
+ADMIN = "admin.sock"
+START_WITHIN = 10.0  # seconds
+LOOK_EVERY = 0.02
+ANOTHER = 4  # exit status: another daemon serves this directory
+
+
+def serve(words: list[str]) -> int:
+    """Be the daemon until ``down``; return the exit status."""
+    parser = ArgumentParser(prog="ravelin serve")
+    parser.add_argument("--runtime", type=Path, default=RUNTIME)
+    parser.add_argument("--state", type=Path, default=STATE)
+    asked = parser.parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for directory in (asked.runtime, asked.runtime / "db", asked.state):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Agents reach their own sockets by mounts, so nobody else needs to get in.
+    with (asked.runtime / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write("another daemon serves this directory\n")
+            return ANOTHER
+        # The file stays: who holds the lock of one that is gone is not alone.
+        try:
+            sweep(asked.runtime)
+            _serve(asked.runtime, asked.state)
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 3
+    return 0
+
+
+def _serve(runtime: Path, state: Path) -> None:
+    selector = DefaultSelector()
+    platform = Netns(runtime)
+    ways_out = WaysOut(runtime, platform)
+    supervisor = Supervisor(selector, time.monotonic)
+    databases = Databases(selector, runtime / "db")
+    deployment = Deployment(platform, ways_out.of, databases, supervisor)
+    handler = Handler(deployment, Numbers(state), Journal(), runtime)
+    Daemon(selector, handler, supervisor, runtime / ADMIN).run()
+
+
+def sweep(runtime: Path) -> None:
+    """Remove all that a daemon that crashed has left, and only that."""
+    platform = Netns(runtime)
+    platform.sweep()
+    WaysOut(runtime, platform).sweep()
+
+
+def start(path: Path) -> None:
+    """Start the daemon whose admin socket this is; return when it listens.
+
+    OSError with its last words if it does not come up.
+    """
+    runtime = path.parent
+    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = runtime / "daemon.log"
+    with log.open("ab") as output:
+        where = ["--runtime", str(runtime), "--state", str(state_beside(runtime))]
+        daemon = subprocess.Popen(  # noqa: S603 (our own program)
+            [sys.executable, "-I", str(ROOT), "controller", "serve", *where],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + START_WITHIN
+    while not listens(path):
+        late = time.monotonic() > deadline
+        if late or daemon.poll() not in (None, ANOTHER):
+            daemon.kill()
+            daemon.wait()
+            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise OSError(f"the daemon does not start: {' '.join(last)}")
+        time.sleep(LOOK_EVERY)
+
+
+def listens(path: Path) -> bool:
+    """Whether a daemon accepts connections there; a crash leaves the file."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
+
+
+def state_beside(runtime: Path) -> Path:
+    """Return where the numbers of a runtime directory are kept."""
+    return STATE if runtime == RUNTIME else runtime / "state"

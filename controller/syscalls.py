@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The calls of Linux that Python 3.11 has no name for: mount(2), unshare(2), prctl(2).
+
+Each raises OSError, with the path it was about where there is one.
+"""
+
+import ctypes
+import os
+import signal
+
+CLONE_NEWNS = 0x00020000  # linux/sched.h
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWPID = 0x20000000
+
+MS_RDONLY = 1  # linux/mount.h
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+INERT = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    *(ctypes.c_char_p,) * 3,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+
+
+def mount(
+    source: str, target: str, kind: str | None, flags: int, options: str = ""
+) -> None:
+    """Mount a file system; ``kind`` is None for a bind or a change of propagation."""
+    done = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        None if kind is None else kind.encode(),
+        flags,
+        os.fsencode(options),
+    )
+    _check(done, target)
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that the ``CLONE_NEW…`` flags name."""
+    _check(_libc.unshare(flags), None)
+
+
+def die_with_parent() -> None:
+    """Have the kernel SIGKILL this process when its parent ends."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), None)
+
+
+def _check(result: int, path: str | None) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
