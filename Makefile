@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # `make demo` shows the main job; `make test` (= `make check`, = CI) tests all of it.
 BIN := .venv/bin
+PREFIX := /usr
 
-.PHONY: demo test check setup lint types contracts suite bench clean
+.PHONY: demo test check setup lint types contracts suite bench install uninstall clean
 
 demo: setup
 	/usr/bin/python3 -I . controller demo examples/home.toml
@@ -29,6 +30,9 @@ suite:
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+install uninstall:
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" packaging/install $@
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

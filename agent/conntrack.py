@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from errno import ENOENT
 from ipaddress import IPv4Address, IPv6Address
 
+from agent import sysctl
 from agent.netlink import NETFILTER, Netlink, Request, attribute, attributes
 from agent.ports import LiveFlow
 from agent.rtnetlink import NUMBERS
@@ -33,6 +34,9 @@ _ICMP_TYPE, _ICMPV6_TYPE = 5, 8
 _LOOK = struct.pack("=I", 1)
 _NESTED = 0x8000
 _GONE = frozenset({ENOENT})
+
+COUNT = "netfilter/nf_conntrack_count"
+"""Flows of this namespace.  A dump walks the table that all of them share."""
 
 
 class CtNetlink:
@@ -63,6 +67,8 @@ class CtNetlink:
         self, addresses: Iterable[Address], sides: Iterable[int]
     ) -> Iterator[tuple[Family, dict[int, bytes]]]:
         """Yield the flows one of whose ``sides`` comes from one of ``addresses``."""
+        if sysctl.read(COUNT) == 0:
+            return
         for version in Family:
             wanted = {a.packed for a in addresses if family(a) is version}
             for body in self._dumps(version, wanted, sides):

@@ -8,14 +8,15 @@ wrote, so that DNS, which is translated, is judged as DNS.
 """
 
 import logging
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from agent.ports import Conntrack, LiveFlow
 from agent.programs import Programs
 from rules.decide import DNS_PORT, Packet
 from rules.facts import Client, Facts
 from rules.flows import BY_RULES, CLIENT_DNS, Allowed
+from rules.ground import Ground, only_loosens
 from rules.model import Address
 
 log = logging.getLogger(__name__)
@@ -28,15 +29,16 @@ class Cutter:
     conntrack: Conntrack
     _allowed: Allowed = frozenset({BY_RULES})
     _facts: Facts | None = None
+    _known: frozenset[Address] = frozenset()
+    _clean: frozenset[Address] = frozenset()
+    _judged: dict[Address, Ground] = field(default_factory=dict)
 
     def forget(self, clients: Iterable[Client]) -> None:
         """Cut every flow of these clients' addresses, before they are in use.
 
         An address may come back with another domain behind it.
         """
-        addresses = [a for client in clients for a in client.addresses]
-        if addresses:
-            self.conntrack.flush(*addresses)
+        self._clean = self._flush(clients)
 
     def cut(
         self,
@@ -51,43 +53,59 @@ class Cutter:
         before this one had in force.
         """
         before, tightened = self._facts, self._allowed - allowed
-        known = {a for client in facts.clients for a in client.addresses}
-        if before is not None and before is not facts:
-            self.forget(set(before.clients) - set(facts.clients))
-        if BY_RULES in tightened or _sources(before) - _sources(facts):
-            self.forget(facts.clients)
+        clean, self._clean = self._clean, frozenset()
+        if before is not facts:
+            clients = facts.clients
+            self._known = frozenset(a for c in clients for a in c.addresses)
+            self._flush(set(before.clients) - set(clients) if before else ())
+            for gone in self._judged.keys() - self._known:
+                del self._judged[gone]
+        concerned = self._known.intersection(changed)
+        if BY_RULES in tightened or _ways(before) - _ways(facts):
+            self._flush(facts.clients)
         elif before is None or before.dns != facts.dns or CLIENT_DNS in tightened:
-            self._judge(known, facts, programs, known)
+            self._judge(self._known, facts, programs)
         else:
-            self._judge(known.intersection(changed), facts, programs, known)
+            tighter = (a for a in concerned - clean if self._is_tighter(a, programs))
+            self._judge(frozenset(tighter), facts, programs)
         # Only now: what fails half-way is done again.
         self._facts, self._allowed = facts, allowed
+        self._judged |= {address: programs[address].ground for address in concerned}
+
+    def _is_tighter(self, address: Address, programs: Programs) -> bool:
+        """Return whether flows may have lost permission; to look takes a while."""
+        before = self._judged.get(address)
+        return before is None or not only_loosens(before, programs[address].ground)
+
+    def _flush(self, clients: Iterable[Client]) -> frozenset[Address]:
+        addresses = [a for client in clients for a in client.addresses]
+        if addresses:
+            self.conntrack.flush(*addresses)
+        return frozenset(addresses)
 
     def _judge(
         self,
-        looked_at: Collection[Address],
+        looked_at: frozenset[Address],
         facts: Facts,
         programs: Programs,
-        known: set[Address],
     ) -> None:
         if not looked_at:
             return
         for flow in tuple(self.conntrack.flows(*looked_at)):
-            if not _stays(flow, facts, programs, known):
+            if not _stays(flow, facts, programs, self._known):
                 self.conntrack.delete(flow)
 
 
-def _sources(facts: Facts | None) -> set[tuple[int, Address]]:
-    """Return what clients' flows are translated to: uplink and its address."""
-    uplinks = facts.uplinks if facts else ()
-    return {(uplink.index, own) for uplink in uplinks for own in uplink.own}
+def _ways(facts: Facts | None) -> set[int]:
+    """Return the uplinks; of an address that they lose the kernel cuts the flows."""
+    return {uplink.index for uplink in facts.uplinks} if facts else set()
 
 
 def _stays(
-    flow: LiveFlow, facts: Facts, programs: Programs, clients: set[Address]
+    flow: LiveFlow, facts: Facts, programs: Programs, clients: frozenset[Address]
 ) -> bool:
-    if flow.dst in clients:
-        return True  # opened by a custom-forward rule, not by the lists
+    if flow.dst in clients or flow.dst in facts.here:
+        return True  # allowed by a custom- chain or the skeleton, not by the lists
     packet = Packet(flow.dst, flow.proto, flow.port, flow.icmp_type)
     if not programs.allows(flow.src, packet):
         return False

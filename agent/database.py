@@ -29,6 +29,7 @@ from rules.parse import parse_list
 
 log = logging.getLogger(__name__)
 
+Resolved = Mapping[tuple[Address, str], frozenset[Address]]
 Broken = (Disconnected, ProtocolError, RefusedError)
 
 
@@ -43,6 +44,8 @@ class Database:
     _raw: dict[str, dict[str, bytes]] = field(default_factory=dict)
     _touched: dict[str, set[str] | None] = field(default_factory=dict)
     _told: dict[str, bytes] = field(default_factory=dict)
+    _resolved: Resolved | None = None
+    _names: dict[str, bytes] = field(default_factory=dict)
 
     def connect(self) -> Mapping[Address, ClientPolicy]:
         """Connect and read everything; return the list of every address.
@@ -112,25 +115,25 @@ class Database:
         self,
         status: bytes,
         errors: Mapping[Address, str],
-        resolved: Mapping[tuple[Address, str], frozenset[Address]],
+        resolved: Resolved,
     ) -> None:
         """Write the status, each client's error, and what names are taken for.
 
         A name that is too long for a path of QubesDB is not reported.
         """
+        if resolved is not self._resolved:
+            self._resolved, self._names = resolved, _by_path(resolved)
         wanted = {
             f"{ERROR}{address}": error.encode("ascii", "replace")[:MAX_DATA]
             for address, error in errors.items()
-        }
-        for (client, host), addresses in resolved.items():
-            path = f"{DNS}{client}/{host}"
-            if len(path) <= MAX_PATH:
-                words = " ".join(sorted(map(str, addresses)))
-                wanted[path] = words.encode()[:MAX_DATA]
-        for path in self._told.keys() - wanted.keys() - {STATUS}:
+        } | self._names
+        wanted[STATUS] = status
+        if wanted.items() == self._told.items():
+            return
+        for path in self._told.keys() - wanted.keys():
             self.db.remove(path)
             del self._told[path]
-        for path, value in (*wanted.items(), (STATUS, status)):
+        for path, value in wanted.items():
             if self._told.get(path) != value:
                 self._write(path, value)
                 self._told[path] = value
@@ -201,3 +204,13 @@ def _owner(text: str) -> Address | None:
     with suppress(ValueError):
         return address_of(text)
     return None
+
+
+def _by_path(resolved: Resolved) -> dict[str, bytes]:
+    found = {}
+    for (client, host), addresses in resolved.items():
+        path = f"{DNS}{client}/{host}"
+        if len(path) <= MAX_PATH:
+            words = " ".join(sorted(map(str, addresses)))
+            found[path] = words.encode()[:MAX_DATA]
+    return found

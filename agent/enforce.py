@@ -6,22 +6,23 @@ is new goes without one, which denies it, and is then tried alone.  So one list
 that cannot be loaded concerns its own client.
 """
 
-import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NoReturn
 
+from agent.parts import Parts, batches, changed, joined, weight
 from agent.ports import Firewall, FirewallError
 from agent.programs import Programs
 from rules.compile import compile_client
 from rules.facts import Facts
 from rules.flows import Allowed
 from rules.ground import Ground
+from rules.guard import GUARD_TEXT
 from rules.model import Action, Address
-from rules.objects import IP, IP6, Chain, Key, Map, Object, Ruleset, Set
+from rules.objects import IP, IP6, Ruleset
 from rules.ruleset import closed, ruleset
+from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,9 @@ class Enforcer:
     generation: int = 0
     _broken: dict[Address, Broken] = field(default_factory=dict)
     _refusal: str = ""
-    _loaded: Ruleset | None = None
+    _loaded: Parts | None = None
     _frame: tuple[Allowed, Facts, Ruleset] | None = None
-    _digests: dict[Key, tuple[Object, int]] = field(default_factory=dict)
+    _sum: int = 0
 
     def enforce(self, allowed: Allowed, facts: Facts, programs: Programs) -> bool:
         """Load the ruleset of a state; return whether anything changed.
@@ -65,16 +66,27 @@ class Enforcer:
         refuses the closed one too.
         """
         before = self.generation
-        frame = self._frame_of(allowed, facts)
-        wanted = {
-            address: programs[address].objects
-            for client in facts.clients
-            for address in client.addresses
-        }
+        wanted: dict[Address | None, Ruleset] = {None: self._frame_of(allowed, facts)}
+        for client in facts.clients:
+            for address in client.addresses:
+                wanted[address] = programs[address].objects
         if self._loaded is None:
-            self._start(frame, wanted)
-        self._change(frame, wanted)
+            self._start(wanted)
+        self._change(wanted)
         return self.generation != before
+
+    def restore(self) -> bool:
+        """Begin anew if somebody else changed the rules; return whether.
+
+        The guard and the skeleton are there again at once, the rest with the
+        next `enforce`.  What the users' own chains hold is not looked at.
+        """
+        if not self.firewall.touched():
+            return False
+        # First: it is told only once that they were changed.
+        self._loaded = None
+        self.firewall.load(GUARD_TEXT + SKELETON_TEXT)
+        return True
 
     def errors(self) -> Mapping[Address, str]:
         """Return who is denied because the kernel refused the program, and why."""
@@ -85,22 +97,14 @@ class Enforcer:
 
         Equal rulesets have equal hashes, however they came about.
         """
-        loaded = self._loaded or {}
-        for key in self._digests.keys() - loaded.keys():
-            del self._digests[key]
-        for key, content in loaded.items():
-            known = self._digests.get(key)
-            if known is None or known[0] is not content:
-                self._digests[key] = (content, _hash(key, content))
-        total = sum(number for _, number in self._digests.values())
-        return f"{total % (1 << 64):016x}"
+        return f"{self._sum % (1 << 64):016x}"
 
     def _frame_of(self, allowed: Allowed, facts: Facts) -> Ruleset:
         if self._frame is None or self._frame[:2] != (allowed, facts):
             self._frame = (allowed, facts, ruleset(allowed, facts))
         return self._frame[2]
 
-    def _start(self, frame: Ruleset, wanted: Mapping[Address, Ruleset]) -> None:
+    def _start(self, wanted: Parts) -> None:
         """Replace whatever there is, clients first, and sweep what is left over.
 
         Until the last transaction the sets that an earlier agent left are in
@@ -108,29 +112,27 @@ class Enforcer:
         program is refused is denied for now.
         """
         log.info("loading everything anew")
+        sober: dict[Address | None, Ruleset] = {None: wanted[None]}
         try:
-            sober: dict[Address, Ruleset] = {}
-            for batch in _batches(wanted):
+            for batch in batches(wanted, BATCH):
                 sober |= self._batch(batch)
-            everything = _joined(frame, sober)
-            self.firewall.load(difference(None, frame))
-            self._sweep(everything)
+            self.firewall.load(difference(None, wanted[None]))
+            self._sweep(joined(sober.values()))
         except FirewallError as error:
             self._close(str(error))
-        self._loaded = everything
-        self.generation += 1
+        self._note(sober)
         self.firewall.release()
 
-    def _batch(self, wanted: Mapping[Address, Ruleset]) -> Mapping[Address, Ruleset]:
+    def _batch(self, wanted: Parts) -> Parts:
         """Load programs over unknown ones; return what each client has now."""
         try:
-            self.firewall.load(difference(None, _joined({}, wanted)))
+            self.firewall.load(difference(None, joined(wanted.values())))
         except FirewallError:
             if len(wanted) > 1:
                 alone = ({address: wanted[address]} for address in wanted)
                 return {a: p for one in alone for a, p in self._batch(one).items()}
-            denied = {a: compile_client(a, DENIED) for a in wanted}
-            self.firewall.load(difference(None, _joined({}, denied)))
+            denied = _denied(wanted)
+            self.firewall.load(difference(None, joined(denied.values())))
             return denied
         return wanted
 
@@ -155,79 +157,55 @@ class Enforcer:
             self._sweep(shut)
         except FirewallError as error:
             raise CannotEnforceError(str(error)) from error
-        self._loaded = shut
-        self.generation += 1
+        self._note({None: shut})
         raise FirewallError(f"closed: {reason}")
 
-    def _change(self, frame: Ruleset, wanted: Mapping[Address, Ruleset]) -> None:
-        self._broken = {a: b for a, b in self._broken.items() if a in wanted}
-        sober = {a: self._sober(a, program) for a, program in wanted.items()}
-        if not self._load(_joined(frame, sober)):
-            self._narrow(frame, sober)
+    def _change(self, wanted: Parts) -> None:
+        self._broken = {
+            address: broken
+            for address, broken in self._broken.items()
+            if wanted.get(address) is broken.program
+        }
+        sober = {**wanted, **_denied(self._broken)} if self._broken else wanted
+        if not self._load(sober):
+            self._narrow(sober)
 
-    def _sober(self, address: Address, program: Ruleset) -> Ruleset:
-        known = self._broken.get(address)
-        if known is None or known.program is not program:
-            self._broken.pop(address, None)
-            return program
-        return compile_client(address, DENIED)
-
-    def _narrow(self, frame: Ruleset, wanted: Mapping[Address, Ruleset]) -> None:
+    def _narrow(self, wanted: Parts) -> None:
         """Deny every client that changed, then give each its program alone."""
         loaded = self._loaded or {}
-        suspects = [
-            address
-            for address, program in wanted.items()
-            if any(loaded.get(key) != content for key, content in program.items())
-        ]
-        sober = {**wanted, **{a: compile_client(a, DENIED) for a in suspects}}
-        if not self._load(_joined(frame, sober)):
+        suspects = [a for a in wanted if a and loaded.get(a) is not wanted[a]]
+        sober = {**wanted, **_denied(suspects)}
+        if not self._load(sober):
             self._close(self._refusal)
         for address in suspects:
             program = wanted[address]
-            if self._load(_joined(frame, {**sober, address: program})):
+            if self._load({**sober, address: program}):
                 sober[address] = program
             else:
                 self._broken[address] = Broken(program, self._refusal)
 
-    def _load(self, content: Ruleset) -> bool:
+    def _load(self, wanted: Parts) -> bool:
+        old, new = changed(self._loaded or {}, wanted)
         try:
-            if script := difference(self._loaded, content):
+            if script := difference(old, new):
                 self.firewall.load(script)
-                self.generation += 1
+                self._note(wanted)
         except (FirewallError, ValueError) as error:
             self._refusal = str(error)
             log.error("nftables refuses: %s", error)  # noqa: TRY400
             return False
-        self._loaded = content
+        self._loaded = wanted
         return True
 
-
-def _joined(frame: Ruleset, programs: Mapping[Address, Ruleset]) -> Ruleset:
-    joined = dict(frame)
-    for program in programs.values():
-        joined.update(program)
-    return joined
-
-
-def _batches(
-    programs: Mapping[Address, Ruleset],
-) -> Iterator[Mapping[Address, Ruleset]]:
-    waiting = iter(programs.items())
-    while batch := dict(islice(waiting, BATCH)):
-        yield batch
+    def _note(self, loaded: Parts) -> None:
+        """Remember what a transaction put into the kernel."""
+        if self._loaded is None:
+            self._sum = 0
+        old, new = changed(self._loaded or {}, loaded)
+        self._sum += weight(new) - weight(old)
+        self._loaded = loaded
+        self.generation += 1
 
 
-def _hash(key: Key, content: Object) -> int:
-    data = f"{key.table} {key.name}\n{_text(content)}".encode()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
-
-
-def _text(content: Object) -> str:
-    match content:
-        case Chain(rules):
-            return "\n".join(rules)
-        case Set(declaration, elements):
-            return "\n".join([declaration, *sorted(elements)])
-        case Map(declaration, pairs):
-            return "\n".join([declaration, *map(str, sorted(pairs.items()))])
+def _denied(addresses: Iterable[Address | None]) -> dict[Address | None, Ruleset]:
+    return {a: compile_client(a, DENIED) for a in addresses if a}

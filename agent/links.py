@@ -194,11 +194,13 @@ class LinkTable:
         return self._links[index]
 
     def _read(self) -> None:
-        self._links.clear()
-        self._names.clear()
         asked = LINK.pack(AF_UNSPEC, 0, 0, 0, 0)
         asked += attribute(_EXTRA, _U32.pack(_NO_STATISTICS))
-        for message in self._kernel.dump(Request("list links", GET_LINK, asked)):
+        # Nothing is forgotten before there is something to put in its place.
+        found = self._kernel.dump(Request("list links", GET_LINK, asked))
+        self._links.clear()
+        self._names.clear()
+        for message in found:
             self._take(message)
 
     def _take(self, message: Message) -> bool:

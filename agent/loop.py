@@ -10,7 +10,6 @@ import logging
 import math
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from agent.network import Network
 from agent.personality import Dns, Personality
 from agent.ports import FirewallError, Links, NetlinkError
 from agent.programs import NOT_COMMITTED, Programs
+from agent.signals import Signals
 from agent.surroundings import facts
 from agent.systemd import Notifier
 from rules.facts import Facts
@@ -34,6 +34,8 @@ from rules.model import Address, ClientPolicy
 log = logging.getLogger(__name__)
 
 RETRY = 0.5  # seconds between two attempts to reach QubesDB or the kernel
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INSPECT = 2.0  # seconds between two looks whether the rules are still ours
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class Agent:
     _db_fd: int = -1
     _reach: float = 0.0  # when to try QubesDB again
     _again: float = 0.0  # when to try the kernel again
+    _inspect: float = 0.0  # when to look whether the rules are still ours
     _begun: bool = False
     _look: bool = True
     _due: bool = True
@@ -66,11 +69,11 @@ class Agent:
     _waiting: int = 0
     _lists: dict[Address, ClientPolicy] = field(default_factory=dict)
     _changed: set[Address] = field(default_factory=set)
-    _wakeup: tuple[socket.socket, ...] = ()
 
     def run(self) -> None:
         """Enforce until SIGTERM or SIGINT; SIGHUP reads everything anew."""
-        self._listen()
+        signals = Signals(*SIGNALS)
+        self._listen(signals)
         patience: float | None = 0
         while not self._stopping:
             busy = False
@@ -87,22 +90,11 @@ class Agent:
             self.notifier.alive()
             # What QubesDB sent together with an answer wakes nobody.
             patience = 0 if busy else self._patience()
-        signal.set_wakeup_fd(-1)
-        for end in self._wakeup:
-            end.close()
+        signals.close()
 
-    def _listen(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003 (its parameter has no name)
-        theirs.setblocking(False)  # noqa: FBT003
-        # Both ends live as long as we do: a closed one would wake us for ever.
-        self._wakeup = (ours, theirs)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-
+    def _listen(self, signals: Signals) -> None:
         def woken() -> None:
-            for number in ours.recv(64):
+            for number in signals.take():
                 if number == signal.SIGHUP:
                     self.notifier.reloading()
                     self._lost(ConnectionError("reading everything anew"))
@@ -110,7 +102,7 @@ class Agent:
                 else:
                     self._stopping = True
 
-        self._selector.register(ours, selectors.EVENT_READ, woken)
+        self._selector.register(signals, selectors.EVENT_READ, woken)
         self._selector.register(self.names, selectors.EVENT_READ, lambda: None)
         self._selector.register(self.links, selectors.EVENT_READ, self._links_changed)
         for fd, handle in self.personality.resolvers.watched().items():
@@ -120,11 +112,9 @@ class Agent:
 
     def _patience(self) -> float | None:
         """Return how long to wait for events, in seconds; None is for ever."""
-        until = min(self.names.next_deadline(), self.notifier.due)
-        if self._reach:
-            until = min(until, self._reach)
-        if self._again and self._begun:
-            until = min(until, self._again)
+        moments = (self._reach, self._again, self._inspect)
+        retries = (moment for moment in moments if moment)
+        until = min(self.names.next_deadline(), self.notifier.due, *retries)
         return None if until == math.inf else max(0.0, until - self.clock())
 
     def _heard(self, handle: Callable[[], None]) -> None:
@@ -141,10 +131,14 @@ class Agent:
         """
         lists = self._read()
         self._lists.update(lists)
+        self._restore()
         answered = self.names.handle()
         news = answered or self.names.waiting() != self._waiting
         self._due |= news or self._look or bool(lists)
-        if not self._begun or not self._due or self.clock() < self._again:
+        if self.clock() < self._again:
+            return False
+        self._again = 0.0
+        if not (self._begun and self._due):
             return False
         # Kept until all of it is done, for a device may vanish half-way.
         if self._look:
@@ -156,13 +150,24 @@ class Agent:
         self._changed |= self._learn()
         self._apply(self._changed)
         self._changed.clear()
-        self._due, self._again = False, 0.0
+        self._due = False
         self._waiting = self.names.waiting()
         if self._db_fd >= 0:
+            # Why a list is refused is known before the list counts as handled.
+            self._report()
             self.database.acknowledge(self._lists)
             self._lists.clear()
-            self._report()
         return True
+
+    def _restore(self) -> None:
+        """Take the rules back from whoever else changed them."""
+        if not self._begun or self.clock() < self._inspect:
+            return
+        self._inspect = self.clock() + INSPECT
+        if self.enforcer.restore():
+            log.warning("somebody else changed the rules, loading everything anew")
+            self.network.unguard()
+            self._look = True
 
     @property
     def _settings(self) -> Settings:

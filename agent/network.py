@@ -28,6 +28,10 @@ class Network:
     _uplinks: frozenset[Uplink] = frozenset()
     _guarded: frozenset[tuple[str, int]] = frozenset()
 
+    def unguard(self) -> None:
+        """Take no egress guard for granted any more."""
+        self._guarded = frozenset()
+
     def guard(self, facts: Facts) -> None:
         """Put the egress guard on uplinks that are new, before they are used."""
         present = frozenset((uplink.name, uplink.index) for uplink in facts.uplinks)

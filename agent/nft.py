@@ -15,6 +15,7 @@ from typing import Any
 
 import nftables
 
+from agent.generation import Generation
 from agent.ports import FirewallError
 from rules.objects import Chain, Key, Map, Object, Set
 
@@ -33,9 +34,28 @@ class Nft:
     def __init__(self) -> None:
         self._nft = nftables.Nftables()
         self._nft.set_terse_output(val=True)  # of sets and maps no elements
+        self._generation = Generation()
+        self._last = self._generation.read()
+        self._touched = False
 
     def load(self, script: str) -> None:
         """Apply nft text as one transaction, or raise `FirewallError`."""
+        before = self._generation.read()
+        self._touched |= before != self._last
+        try:
+            self._load(script)
+        finally:
+            self._last = self._generation.read()
+            self._touched |= self._last > before + 1
+
+    def touched(self) -> bool:
+        """Whether somebody else changed a ruleset here since this was asked."""
+        now = self._generation.read()
+        touched, self._touched = self._touched or now != self._last, False
+        self._last = now
+        return touched
+
+    def _load(self, script: str) -> None:
         code, _, error = self._nft.cmd(script)
         if code:
             raise FirewallError(self._explain(script) or _first(error))

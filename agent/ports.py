@@ -35,6 +35,9 @@ class Firewall(Protocol):
     def names(self, table: str) -> dict[Key, Object]:
         """Return the regular chains, sets and maps of a table, as if empty."""
 
+    def touched(self) -> bool:
+        """Whether somebody else changed a ruleset here since this was asked."""
+
     def release(self) -> None:
         """Give memory back that large transactions took."""
 

@@ -45,6 +45,7 @@ class Programs:
     names: Names = field(default_factory=dict)
     resolvers: frozenset[Address] = frozenset()
     _programs: dict[Address, Program] = field(default_factory=dict)
+    _resolved: Mapping[tuple[Address, str], frozenset[Address]] | None = None
 
     def __getitem__(self, address: Address) -> Program:
         """Return the program of an address; without one, it denies."""
@@ -58,6 +59,7 @@ class Programs:
         """Forget every address but these; return those that have no program yet."""
         for gone in self._programs.keys() - addresses:
             del self._programs[gone]
+            self._resolved = None
         return addresses - self._programs.keys()
 
     def learn(self, names: Names, resolvers: frozenset[Address]) -> frozenset[Address]:
@@ -69,6 +71,9 @@ class Programs:
         }
         dns = resolvers != self.resolvers
         self.names, self.resolvers = names, resolvers
+        if not (changed or dns):
+            return frozenset()
+        self._resolved = None
         return frozenset(
             address
             for address, program in tuple(self._programs.items())
@@ -82,12 +87,17 @@ class Programs:
         return frozenset().union(*named)
 
     def resolved(self) -> Mapping[tuple[Address, str], frozenset[Address]]:
-        """Return the addresses of each name in the list of each client."""
-        return {
-            (address, host): self.names.get(host, frozenset())
-            for address, program in self._programs.items()
-            for host in program.hosts
-        }
+        """Return the addresses of each name in the list of each client.
+
+        It is the same object for as long as that does not change.
+        """
+        if self._resolved is None:
+            self._resolved = {
+                (address, host): self.names.get(host, frozenset())
+                for address, program in self._programs.items()
+                for host in program.hosts
+            }
+        return self._resolved
 
     def errors(self) -> Mapping[Address, str]:
         """Return why each refused list was refused."""
@@ -116,6 +126,8 @@ class Programs:
     def _put(self, address: Address, program: Program) -> bool:
         before = self._programs.get(address)
         self._programs[address] = program
+        if program.hosts != (before.hosts if before else frozenset()):
+            self._resolved = None
         return before is None or before.objects is not program.objects
 
 

@@ -10,6 +10,7 @@ from agent.personality import Dns, Personality
 from agent.ports import Link, Links
 from rules.facts import Client, Facts, Uplink
 from rules.model import Family, family
+from rules.remember import LastTime
 
 UNSPECIFIED = IPv6Address(0)
 
@@ -23,21 +24,28 @@ def facts(
     its device does; both by interface index, so a re-created device is another.
     """
     return Facts(
-        clients=tuple(_clients(settings.clients, links)),
+        clients=tuple(_at(_present(settings.clients, links))),
         uplinks=tuple(_uplinks(settings, links)),
         dns=dns.virtual,
         resolvers=frozenset(dns.own),
         connected=settings.connected,
         internal=personality.internal,
         configured=bool(settings.own),
+        here=frozenset(settings.vif_gateways),
     )
 
 
-def _clients(wanted: Iterable[Client], links: Links) -> Iterator[Client]:
+def _present(wanted: Iterable[Client], links: Links) -> Iterator[tuple[Client, int]]:
     for client in wanted:
         link = links.by_name(client.vif)
         if link is not None:
-            yield replace(client, index=link.index)
+            yield client, link.index
+
+
+@LastTime
+def _at(place: tuple[Client, int]) -> Client:
+    client, index = place
+    return replace(client, index=index)
 
 
 def _uplinks(settings: Settings, links: Links) -> Iterator[Uplink]:

@@ -51,7 +51,8 @@ class Facts:
     this domain itself asks.  ``connected`` are the addresses of all clients that
     dom0 knows, here or not yet.  ``internal`` are prefixes that no client may
     reach through this domain.  ``configured``: the addresses of the uplinks
-    come from dom0; otherwise something else in this domain sets them.
+    come from dom0; otherwise something else in this domain sets them.  ``here``
+    are this domain's own addresses towards its clients.
     """
 
     clients: tuple[Client, ...] = ()
@@ -61,3 +62,4 @@ class Facts:
     connected: frozenset[Address] = frozenset()
     internal: frozenset[str] = frozenset()
     configured: bool = False
+    here: frozenset[Address] = frozenset()

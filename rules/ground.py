@@ -7,6 +7,8 @@ What is left is numbers, ready to be compiled; the first match over it is what
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import takewhile
+from operator import eq
 
 from rules.decide import DNS_PORT, Names, alive, icmp_types, protocols
 from rules.model import (
@@ -24,6 +26,7 @@ from rules.model import (
     Rule,
 )
 from rules.model import family as family_of
+from rules.remember import Remembered
 
 Networks = tuple[AddressRange, ...]
 
@@ -69,18 +72,25 @@ def ground(
             return Ground((), Action.DROP)
         case Policy(rules, default):
             matches = (
-                _match(index, rule, family, _networks(rule, family, names, resolvers))
+                _fixed(rule, index, family.value)
+                if rule.special is None and not isinstance(rule.destination, Name)
+                else _match(rule, index, family, names, resolvers)
                 for index, rule in enumerate(rules)
-                if alive(rule, now) and _has_port(rule)
+                if rule.expire is None or alive(rule, now)
             )
             return Ground(tuple(found for found in matches if found), default)
 
 
 def _match(
-    index: int, rule: Rule, family: Family, networks: Networks | None
+    rule: Rule,
+    index: int,
+    family: Family,
+    names: Names,
+    resolvers: frozenset[Address],
 ) -> Match | None:
+    networks = _networks(rule, family, names, resolvers)
     types = icmp_types(rule, family)
-    if networks == () or types == frozenset():
+    if networks == () or types == frozenset() or not _has_port(rule):
         return None
     return Match(
         action=rule.action,
@@ -90,6 +100,39 @@ def _match(
         icmp_types=types,
         source=index,
     )
+
+
+def only_loosens(old: Ground, new: Ground) -> bool:
+    """Return whether all that ``old`` accepts ``new`` accepts too; False if unsure.
+
+    Certain is a change at one place: some rules that drop are gone, and some that
+    accept are new.
+    """
+    if old.default is Action.ACCEPT and new.default is Action.DROP:
+        return False
+    before, after = list(map(_said, old.matches)), list(map(_said, new.matches))
+    same = sum(1 for _ in takewhile(bool, map(eq, before, after)))
+    del before[:same], after[:same]
+    while before and after and before[-1] == after[-1]:
+        del before[-1], after[-1]
+    dropped = all(match[0] is Action.DROP for match in before)
+    return dropped and all(match[0] is Action.ACCEPT for match in after)
+
+
+def _said(match: Match) -> tuple[object, ...]:
+    return (
+        match.action,
+        match.networks,
+        match.protocols,
+        match.ports,
+        match.icmp_types,
+    )
+
+
+@Remembered
+def _fixed(rule: Rule, index: int, bits: int) -> Match | None:
+    """Return the match of a rule that is about neither names nor resolvers."""
+    return _match(rule, index, Family(bits), {}, frozenset())
 
 
 def _has_port(rule: Rule) -> bool:

@@ -6,6 +6,10 @@ an accept in the public ``custom-`` chains of table ``ip qubes`` is never
 honoured here.  Drops go by interface *name*, which a re-created device
 inherits; accepts go by interface *index*, which an impostor does not.
 
+An uplink's IPv4 addresses are in a set, because ``fib daddr . iif`` looks at the
+first local route only (``__inet_dev_addr_type``, net/ipv4/fib_frontend.c), and
+vifs have the same address.
+
 Loading it again replaces the rules of the chains in one transaction and leaves
 the base chains and the sets' elements in place: a base chain that is deleted
 and added, even within one transaction, lets packets through.
@@ -27,6 +31,8 @@ ADDRESSES6 = "type ipv6_addr;"
 ARP_CLIENTS = "typeof iif . arp saddr ether . arp saddr ip;"
 OWN4 = "typeof oif . ip saddr;"
 OWN6 = "typeof oif . ip6 saddr;"
+HERE4 = "typeof iif . ip daddr;"
+ADOPTED = "type iface_index;"
 
 GUARD_TEXT = f"""
 add table {GUARD}
@@ -34,6 +40,7 @@ add set {GUARD} clients4 {{ {CLIENTS4} }}
 add set {GUARD} clients6 {{ {CLIENTS6} }}
 add set {GUARD} addresses4 {{ {ADDRESSES4} }}
 add set {GUARD} addresses6 {{ {ADDRESSES6} }}
+add set {GUARD} here4 {{ {HERE4} }}
 add chain {GUARD} from-vif
 add chain {GUARD} prerouting {{ type filter hook prerouting priority {EARLY}; }}
 add chain {GUARD} input {{ type filter hook input priority {BEFORE_FILTER}; }}
@@ -53,10 +60,12 @@ add rule {GUARD} prerouting iifname "lo" accept
 add rule {GUARD} prerouting iifname "vif*" goto from-vif
 add rule {GUARD} prerouting ip saddr @addresses4 counter drop comment "spoof-upstream"
 add rule {GUARD} prerouting ip6 saddr @addresses6 counter drop comment "spoof-upstream"
+add rule {GUARD} prerouting iif . ip daddr @here4 accept
 add rule {GUARD} prerouting fib daddr . iif type != {{ local, broadcast, multicast }} \
 counter drop comment "strong-host"
 add rule {GUARD} input ct state invalid counter drop comment "in-invalid"
 add rule {GUARD} forward ct state invalid,untracked counter drop comment "fwd-invalid"
+add rule {GUARD} forward ip hdrlength != 5 counter drop comment "ip-options"
 add rule {GUARD} forward iifname != "vif*" oifname != "vif*" \
 counter drop comment "transit"
 add rule {GUARD} forward iifname != "vif*" ct direction original \
@@ -71,6 +80,7 @@ iif . arp saddr ether . arp saddr ip != @clients counter drop comment "arp-spoof
 add table {NETDEV_GUARD}
 add set {NETDEV_GUARD} own4 {{ {OWN4} }}
 add set {NETDEV_GUARD} own6 {{ {OWN6} }}
+add set {NETDEV_GUARD} adopted {{ {ADOPTED} }}
 """
 
 
@@ -79,8 +89,9 @@ def uplink_guard(device: str) -> str:
 
     Hook ``egress`` of family netdev sees every frame that leaves the device,
     those of packet sockets and forwarded ones too: only this domain's own
-    source addresses pass.  ``device`` is an interface name of at most 15 bytes
-    that is a valid nft identifier.
+    source addresses pass, and where somebody else gives the addresses the
+    questions of a DHCP client that has none yet (RFC 2131, 4.1).  ``device`` is
+    an interface name of at most 15 bytes that is a valid nft identifier.
     """
     chain = f"{NETDEV_GUARD} egress-{device}"
     return f"""
@@ -89,6 +100,8 @@ policy drop; }}
 flush chain {chain}
 add rule {chain} oif . ip saddr @own4 accept
 add rule {chain} oif . ip6 saddr @own6 accept
+add rule {chain} oif @adopted ip saddr 0.0.0.0 ip daddr 255.255.255.255 \
+udp sport 68 udp dport 67 accept
 add rule {chain} ether type arp oif . arp saddr ip @own4 accept
 add rule {chain} counter comment "egress-drop"
 """

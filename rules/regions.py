@@ -41,9 +41,11 @@ def resolve(scopes: Segment) -> tuple[Steps, tuple[Region, ...], Cells]:
         for prefix in scope.prefixes or ():
             prefixes.setdefault(prefix, []).extend(steps)
     for_all, found = first_match(everywhere), regions(prefixes)
-    for (address, point), place in cells.items():
-        near = decider(_steps_at(found, address), point, place)
-        cells[address, point] = decider(for_all, point, near)
+    for cell, place in cells.items():
+        address, point = cell
+        around = _steps_at(found, address)
+        near = decider(around, point, place) if around else place
+        cells[cell] = decider(for_all, point, near) if for_all else near
     return for_all, found, cells
 
 

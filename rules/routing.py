@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from rules.facts import Facts, Uplink
+from rules.facts import Client, Facts, Uplink
 from rules.flows import BY_RULES, Allowed
 from rules.model import Address, AddressRange, Family, family
+from rules.remember import LastTime
 
 MAIN = 254
 CLIENTS = 10137
@@ -84,12 +85,19 @@ def _rules(version: Family, uplinks: list[str]) -> Iterator[Rule]:
 
 
 def _to_clients(facts: Facts) -> Iterator[Route]:
-    for client in facts.clients:
-        # As in vif-route-qubes: of two vifs with one address the newer wins.
-        serial = int(client.vif.removeprefix("vif").partition(".")[0])
-        for address in client.addresses:
-            prefix = ip_network(address)
-            yield Route(CLIENTS, prefix, client.index, metric=NEWEST - serial)
+    for routes in _to_each(facts.clients):
+        yield from routes
+
+
+@LastTime
+def _to_each(client: Client) -> tuple[Route, ...]:
+    # As in vif-route-qubes: of two vifs with one address the newer wins.
+    serial = int(client.vif.removeprefix("vif").partition(".")[0])
+    return tuple(
+        # Not 0 for the newest of all: in IPv6 that stands for 1024.
+        Route(CLIENTS, ip_network(address), client.index, metric=NEWEST + 1 - serial)
+        for address in client.addresses
+    )
 
 
 def _upstream(uplink: Uplink, metric: int) -> Iterator[Route]:

@@ -2,16 +2,19 @@
 """Flows and facts in, the contents of every set, map and client chain out."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass
+from functools import lru_cache
 
 from rules.facts import Client, Facts, Uplink
 from rules.flows import BY_RULES, CLIENT_DNS, OWN_NAMES, OWN_TRAFFIC, Allowed
 from rules.guard import (
     ADDRESSES4,
     ADDRESSES6,
+    ADOPTED,
     ARP_CLIENTS,
     CLIENTS4,
     CLIENTS6,
+    HERE4,
     NETDEV_GUARD,
     OWN4,
     OWN6,
@@ -27,6 +30,7 @@ from rules.objects import (
     Set,
     chain_name,
 )
+from rules.remember import LastTime
 from rules.skeleton import INDEXES, OWN, V4, V6, Words
 
 WORDS = {Family.IPV4: V4, Family.IPV6: V6}
@@ -38,10 +42,12 @@ def ruleset(allowed: Allowed, facts: Facts) -> Ruleset:
     The dispatch map names the chain of every client address; the chains
     themselves are the clients' programs (`rules.compile`).
     """
-    content: dict[Key, Object] = dict(_guard(facts))
-    for words in (V4, V6):
+    senders = [sender for each in _senders(facts.clients) for sender in each]
+    content: dict[Key, Object] = dict(_guard(facts, senders))
+    for words, version in ((V4, Family.IPV4), (V6, Family.IPV6)):
+        present = [sender for sender in senders if sender.version is version]
         content.update(_switches(words, allowed, facts))
-        content.update(_clients(words, facts))
+        content.update(_clients(words, present))
     return content
 
 
@@ -50,26 +56,52 @@ def closed() -> Ruleset:
     return ruleset(frozenset(), Facts())
 
 
-def _guard(facts: Facts) -> Iterator[tuple[Key, Object]]:
-    v4 = [(c, c.ip) for c in facts.clients]
-    v6 = [(c, c.ip6) for c in facts.clients if c.ip6 is not None]
-    known = facts.connected.union(*(c.addresses for c in facts.clients))
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """One address of a client, in the words of each set it is in."""
+
+    version: Family
+    address: str
+    here: str
+    framed: str
+    verdict: str
+
+
+@LastTime
+def _senders(client: Client) -> tuple[_Sender, ...]:
+    return tuple(
+        _Sender(
+            version=family(address),
+            address=str(address),
+            here=f"{client.index} . {address}",
+            framed=f"{client.index} . {client.mac} . {address}",
+            verdict=f"goto {chain_name(address)}",
+        )
+        for address in client.addresses
+    )
+
+
+def _guard(facts: Facts, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]:
+    v4 = [sender for sender in senders if sender.version is Family.IPV4]
+    v6 = [sender for sender in senders if sender.version is Family.IPV6]
+    framed4 = frozenset(sender.framed for sender in v4)
+    framed6 = frozenset(sender.framed for sender in v6)
+    known4 = _texts(facts.connected, Family.IPV4).union(s.address for s in v4)
+    known6 = _texts(facts.connected, Family.IPV6).union(s.address for s in v6)
     own = [(u.index, address) for u in facts.uplinks for address in u.own]
-    yield Key(GUARD, "clients4"), Set(CLIENTS4, _senders(v4))
-    yield Key(GUARD, "clients6"), Set(CLIENTS6, _senders(v6))
-    yield Key(GUARD, "addresses4"), Set(ADDRESSES4, _texts(known, Family.IPV4))
-    yield Key(GUARD, "addresses6"), Set(ADDRESSES6, _texts(known, Family.IPV6))
-    yield Key(ARP_GUARD, "clients"), Set(ARP_CLIENTS, _senders(v4))
+    yield Key(GUARD, "clients4"), Set(CLIENTS4, framed4)
+    yield Key(GUARD, "clients6"), Set(CLIENTS6, framed6)
+    yield Key(GUARD, "addresses4"), Set(ADDRESSES4, known4)
+    yield Key(GUARD, "addresses6"), Set(ADDRESSES6, known6)
+    yield Key(ARP_GUARD, "clients"), Set(ARP_CLIENTS, framed4)
+    adopted = frozenset(str(u.index) for u in facts.uplinks if not facts.configured)
+    yield Key(GUARD, "here4"), Set(HERE4, _indexed(own, Family.IPV4))
+    yield Key(NETDEV_GUARD, "adopted"), Set(ADOPTED, adopted)
     yield Key(NETDEV_GUARD, "own4"), Set(OWN4, _indexed(own, Family.IPV4))
     yield Key(NETDEV_GUARD, "own6"), Set(OWN6, _indexed(own, Family.IPV6))
 
 
-def _senders(
-    pairs: list[tuple[Client, IPv4Address]] | list[tuple[Client, IPv6Address]],
-) -> frozenset[str]:
-    return frozenset(f"{c.index} . {c.mac} . {address}" for c, address in pairs)
-
-
+@lru_cache(maxsize=16)
 def _texts(addresses: frozenset[Address], wanted: Family) -> frozenset[str]:
     return frozenset(str(a) for a in addresses if family(a) is wanted)
 
@@ -113,16 +145,9 @@ def _own(allowed: Allowed, uplinks: list[Uplink]) -> dict[str, str]:
     return {str(uplink.index): verdict for uplink in uplinks}
 
 
-def _clients(words: Words, facts: Facts) -> Iterator[tuple[Key, Object]]:
-    dispatch: dict[str, str] = {}
-    present: set[str] = set()
-    for client in facts.clients:
-        address = client.ip if words is V4 else client.ip6
-        if address is None:
-            continue
-        sender = f"{client.index} . {address}"
-        present.add(sender)
-        dispatch[sender] = f"goto {chain_name(address)}"
+def _clients(words: Words, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]:
+    dispatch = {sender.here: sender.verdict for sender in senders}
+    present = frozenset(dispatch)
     yield Key(words.table, "clients"), Map(words.clients, dispatch)
-    yield Key(words.table, "sources"), Set(words.sources, frozenset(present))
-    yield Key(words.table, "behind"), Set(words.behind, frozenset(present))
+    yield Key(words.table, "sources"), Set(words.sources, present)
+    yield Key(words.table, "behind"), Set(words.behind, present)

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client's matches as numbers, cut into runs that compile to a bounded size."""
 
+import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rules.ground import Match
 from rules.model import Action, AddressRange, family
+from rules.remember import Remembered
 from rules.services import LAST, Span, spans
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scope:
     """What a match covers and decides.
 
     ``prefixes`` are first and last addresses, None for every destination;
     ``services`` lie on the line of `rules.services`.  ``exact``: nothing but
-    single ports of single addresses.
+    single ports of single addresses.  It is equal to itself alone, and the same
+    match has the same one.
     """
 
     action: Action
@@ -25,29 +29,43 @@ class Scope:
     exact: bool
 
 
-Segment = list[Scope]
+Segment = tuple[Scope, ...]
 
 
-def segments(matches: Iterable[Match], budget: int) -> Iterator[Segment]:
+def segments(
+    matches: Iterable[Match], budget: int, length: int = sys.maxsize
+) -> Iterator[Segment]:
     """Cut a list into consecutive segments of at most ``budget`` inherited steps.
 
-    A single match may exceed it.  A match for every packet ends the list.
+    A single match may exceed it.  None has more than ``length`` matches, and one
+    for every packet ends the list.
     """
-    segment: Segment = []
+    scopes = tuple(map(_scope, matches))
+    whole = (place for place, scope in enumerate(scopes) if _is_whole(scope))
+    scopes = scopes[: next(whole, len(scopes)) + 1]
+    start = 0
+    while start < len(scopes):
+        run = scopes[start : start + length]
+        end = _within(run, budget)
+        yield run[:end]
+        start += end
+
+
+def _is_whole(scope: Scope) -> bool:
+    return scope.prefixes is None and scope.services == ((0, LAST),)
+
+
+@lru_cache(maxsize=64)
+def _within(scopes: Segment, budget: int) -> int:
+    """Return how many of the first scopes are within the budget; one always is."""
     meter = _Meter()
-    for match in matches:
-        scope = _scope(match)
-        if segment and meter.add(scope) > budget:
-            yield segment
-            segment, meter = [], _Meter()
-        if not segment:
-            meter.add(scope)
-        segment.append(scope)
-        if scope.prefixes is None and scope.services == ((0, LAST),):
-            break
-    yield segment
+    for place, scope in enumerate(scopes):
+        if meter.add(scope) > budget and place:
+            return place
+    return len(scopes)
 
 
+@Remembered
 def _scope(match: Match) -> Scope:
     networks, ports, types = match.networks, match.ports, match.icmp_types
     prefixes = None if networks is None else tuple(map(_span, networks))

@@ -137,10 +137,10 @@ comment "errors about clients' flows"
 ct direction reply ct state established accept comment "replies of clients"
         add rule {t} forward iif . {ip} saddr @sources oif . {ip} daddr @behind \
 ct direction reply ct state established accept comment "replies between clients"
-        add rule {t} forward {ip} daddr @internal goto refuse
+        add rule {t} forward {ip} daddr @internal iif . {ip} saddr @sources goto refuse
         add rule {t} forward ct direction original oif @up iif . {ip} saddr \
 vmap @clients comment "{BY_RULES.name}"
-        add rule {t} forward iifname "vif*" goto refuse
+        add rule {t} forward iif . {ip} saddr @sources goto refuse
         add rule {t} dstnat iif . {ip} saddr @sources meta l4proto {{ tcp, udp }} \
 th dport 53 dnat to {ip} daddr map @dns
         add rule {t} srcnat oif @up masquerade random,fully-random
@@ -157,7 +157,7 @@ def _local(w: Words) -> str:
 ct state established,related accept comment "replies to own traffic"
         add rule {t} input iif . {ip} saddr @sources {w.icmp} type echo-request \
 limit rate 100/second accept comment "{PING.name}"
-        add rule {t} input iifname "vif*" goto refuse
+        add rule {t} input iif . {ip} saddr @sources goto refuse
         add rule {t} output oif "lo" accept
         {w.link_local_output}
         add rule {t} output oif . {ip} daddr @behind ct direction reply \

@@ -66,25 +66,22 @@ def _elements(key: Key, old: Object | None, new: Object) -> Iterator[str]:
 
     An element with another value is both.
     """
-    had, wanted = _texts(old), _texts(new)
-    gone = (element for element, text in had.items() if wanted.get(element) != text)
-    more = (text for element, text in wanted.items() if had.get(element) != text)
+    gone: list[str] = []
+    more: list[str] = []
+    match new:
+        case Set(_, elements):
+            had = old.elements if isinstance(old, Set) else frozenset()
+            gone, more = sorted(had - elements), sorted(elements - had)
+        case Map(_, pairs):
+            before = old.elements if isinstance(old, Map) else {}
+            gone = [key for key, _ in sorted(before.items() - pairs.items())]
+            new_pairs = sorted(pairs.items() - before.items())
+            more = [f"{key} : {value}" for key, value in new_pairs]
+        case Chain():
+            pass
     for verb, texts in (("delete", gone), ("add", more)):
         for chunk in _chunks(texts):
             yield f"{verb} element {key.table} {key.name} {{ {chunk} }}"
-
-
-def _texts(content: Object | None) -> dict[str, str]:
-    """Return each element and its text with the value, if it has one."""
-    match content:
-        case Set(_, elements):
-            return {element: element for element in sorted(elements)}
-        case Map(_, values):
-            return {
-                element: f"{element} : {value}" for element, value in values.items()
-            }
-        case Chain() | None:
-            return {}
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[str]:

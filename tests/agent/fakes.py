@@ -9,7 +9,6 @@ import re
 import select
 import selectors
 import signal
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -23,6 +22,7 @@ from agent.network import Network
 from agent.personality import Dns, Personality
 from agent.ports import CLIENT_GROUP, UPLINK_GROUP, FirewallError, Link, LiveFlow
 from agent.qubesdb import Disconnected, QubesDb
+from agent.signals import Signals
 from agent.systemd import Notifier
 from controller.qubesdb_store import Store
 from firewallvm.resolvers import FromDom0
@@ -54,12 +54,18 @@ class FakeFirewall:
         self.content: dict[Key, Content] = {}
         self.refuses: Callable[[str], bool] = lambda _: False
         self.released = 0
+        self.tampered = False
+
+    def touched(self) -> bool:
+        tampered, self.tampered = self.tampered, False
+        return tampered
 
     def load(self, script: str) -> None:
         if self.refuses(script):
             self.refused.append(script)
             raise FirewallError("line 1: syntax error")
         before = dict(self.kinds), {k: c.copy() for k, c in self.content.items()}
+        line = ""
         try:
             for line in script.splitlines():
                 if line and "egress-" not in line:
@@ -90,7 +96,7 @@ class FakeFirewall:
 
     def client_chains(self) -> dict[str, list[str]]:
         return {
-            key.name: cast("list[str]", content)
+            key.name: content
             for key, content in sorted(self.content.items(), key=lambda i: i[0].name)
             if key.name.startswith("q_") and isinstance(content, list)
         }
@@ -117,6 +123,8 @@ class FakeFirewall:
                 chain.append(rest.strip())
             case _, "element":
                 self._element(verb, key, rest.strip().strip("{}"))
+            case _:
+                assert (verb, kind) == ("add", "table"), line
 
     def _element(self, verb: str, key: Key, text: str) -> None:
         content = self.content[key]
@@ -162,8 +170,8 @@ class FakeLinks:
         return self.changed
 
     def handle(self) -> bool:
-        self._check("events")
         changed, self.changed = self.changed, False
+        self._check("events")
         return changed
 
     def by_name(self, name: str) -> Link | None:
@@ -443,8 +451,8 @@ class Script(selectors.BaseSelector):
         assert fd >= 0
         key = selectors.SelectorKey(fileobj, fd, events, data)  # type: ignore[arg-type]
         self._keys[fd] = key
-        if isinstance(fileobj, socket.socket):
-            self._poll[fd] = lambda: bool(select.select([fileobj], [], [], 0)[0])
+        if isinstance(fileobj, Signals):
+            self._poll[fd] = lambda: bool(select.select([fd], [], [], 0)[0])
         elif not isinstance(fileobj, int):
             self._poll[fd] = fileobj.ready  # type: ignore[attr-defined]
         return key
@@ -466,14 +474,11 @@ class Script(selectors.BaseSelector):
         self.waits.append(timeout)
         if self.steps:
             self.steps.pop(0)()
-        elif timeout is None or not any(w is not None for w in self.waits[-3:-1]):
+        else:
             signal.raise_signal(signal.SIGTERM)
         found = self._ready()
         if not found and timeout is not None:
             self.now += timeout
-        elif not found and not self.steps:
-            signal.raise_signal(signal.SIGTERM)
-            found = self._ready()
         return found
 
     def _ready(self) -> list[tuple[selectors.SelectorKey, int]]:
@@ -518,8 +523,8 @@ class World:
         self.agent.run()
 
 
-def fixed(dns: Dns) -> "FixedResolvers":
-    return FixedResolvers(dns)
+def rest() -> None:
+    """Let time pass until the agent wakes by itself."""
 
 
 @dataclass

@@ -228,8 +228,8 @@ def test_the_routes_of_a_vif_come_with_it_whatever_comes_first(
     links.route(wanted)
 
     assert in_table(CLIENTS) == [
-        f"{IP} dev vif3.0 proto static scope link metric 32749",
-        f"{IP6} dev vif3.0 proto static metric 32749 pref medium",
+        f"{IP} dev vif3.0 proto static scope link metric 32750",
+        f"{IP6} dev vif3.0 proto static metric 32750 pref medium",
     ]
 
 

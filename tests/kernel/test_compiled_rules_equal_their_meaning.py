@@ -84,9 +84,10 @@ OTHER_PROTOCOLS = [2, 4, 41, 47, 50, 89, 132, 253, 254]
 # rules in a list, lists, packets for each, settings of the compiler
 KINDS: dict[str, tuple[int, int, int, dict[str, int]]] = {
     "short enough to stay a list": (8, 20, 500, {}),
-    "compiled": (20, 20, 1000, {}),
+    "compiled": (20, 20, 1000, {"LINEAR": 0}),
     "compiled, long": (500, 4, 1000, {}),
     "compiled in many segments": (60, 12, 1000, {"BUDGET": 80}),
+    "compiled in segments of few rules": (60, 12, 1000, {"LENGTH": 7}),
     "compiled in many shards": (60, 12, 1000, {"SHARD": 3}),
 }
 
@@ -264,7 +265,10 @@ def test_every_packet_gets_the_verdict_that_its_rules_mean(
         pytest.param("_u", id="an exception"),
     ],
 )
-def test_a_missing_piece_shows(place: str, router: Tunnels) -> None:
+def test_a_missing_piece_shows(
+    place: str, router: Tunnels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules.compile, "LINEAR", 0)
     objects = compiled(SAMPLE, V4)
     router.apply(difference(None, objects))
     assert misjudged(router, SAMPLE, SAMPLE_PACKETS) == []

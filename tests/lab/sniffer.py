@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A capture that loses nothing, or says so: the judge of every leak test.
 
-``with Sniffer(namespace, "eth0") as seen: …`` records every frame of every
+``with Sniffer(namespace, "eth0") as seen: …`` (or `EVERY`) records every frame of every
 ethertype, both ways, as the packet socket sees it (packet(7)); afterwards
 ``seen.packets`` is what was on the wire.
 """
@@ -32,6 +32,7 @@ VLAN_VALID = 0x10
 SO_RCVBUFFORCE = 33
 BUFFER = 256 << 20  # bytes
 QUIET = 0.15  # seconds without a frame after which a capture may end
+EVERY = "*"  # instead of a name: all interfaces, also those that come later
 DRAIN = 2.0  # seconds after which it ends even under a flood
 
 Address = IPv4Address | IPv6Address
@@ -145,10 +146,14 @@ class LostError(AssertionError):
 
 
 class Sniffer:
-    """Captures on some interfaces of a namespace from ``with`` to its end."""
+    """Captures on some interfaces of a namespace from ``with`` to its end.
 
-    def __init__(self, net: Path, *interfaces: str) -> None:
+    Under traffic that does not end it goes on for ``drain`` seconds.
+    """
+
+    def __init__(self, net: Path, *interfaces: str, drain: float = DRAIN) -> None:
         self.packets: list[Packet] = []
+        self._drain = drain
         self._arrived = threading.Condition()
         self._sockets: list[socket.socket] = []
         with namespaces.inside(net):
@@ -196,7 +201,7 @@ class Sniffer:
         while ready := select.select(watched, [], [], quiet)[0]:
             if self._stopped in ready:
                 watched, quiet = self._sockets, QUIET
-                until = time.monotonic() + DRAIN
+                until = time.monotonic() + self._drain
             taken = [packet for each in ready for packet in self._take(each)]
             with self._arrived:
                 self.packets.extend(taken)
@@ -218,11 +223,14 @@ class Sniffer:
 
 
 def _listening(interface: str) -> socket.socket:
-    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    # From the first moment a socket of any protocol hears every interface.
+    every = socket.htons(ETH_ALL) if interface == EVERY else 0
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, every)
     made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
     made.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     made.settimeout(0)
-    made.bind((interface, ETH_ALL))
+    if interface != EVERY:
+        made.bind((interface, ETH_ALL))
     return made
 
 

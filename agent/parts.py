@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A ruleset in parts, of which a change touches few."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+
+from rules.model import Address
+from rules.objects import Chain, Key, Map, Object, Ruleset, Set
+
+Parts = Mapping[Address | None, Ruleset]
+"""The program of each client's address, and under None the frame around them.
+
+A part that is the same object is the same; no two have an object in common.
+"""
+
+
+def changed(old: Parts, new: Parts) -> tuple[Ruleset, Ruleset]:
+    """Return what the parts that differ held, and what they hold now."""
+    more = [part for part, content in new.items() if old.get(part) is not content]
+    less = [part for part in more if part in old]
+    if len(new) - len(more) + len(less) < len(old):
+        less += old.keys() - new.keys()
+    return joined(old[part] for part in less), joined(new[part] for part in more)
+
+
+def joined(parts: Iterable[Ruleset]) -> Ruleset:
+    """Return the objects of all parts."""
+    found: dict[Key, Object] = {}
+    for part in parts:
+        found.update(part)
+    return found
+
+
+def batches(parts: Parts, most: int) -> Iterator[Parts]:
+    """Yield the parts of the clients, ``most`` at a time."""
+    waiting = (address for address in parts if address)
+    while batch := tuple(islice(waiting, most)):
+        yield {address: parts[address] for address in batch}
+
+
+def weight(content: Ruleset) -> int:
+    """Return the sum of a hash of each object, so that a sum can be kept."""
+    return sum(_hash(key, part) for key, part in content.items())
+
+
+def _hash(key: Key, content: Object) -> int:
+    data = f"{key.table} {key.name}\n{_text(content)}".encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
+
+
+def _text(content: Object) -> str:
+    match content:
+        case Chain(rules):
+            return "\n".join(rules)
+        case Set(declaration, elements):
+            return "\n".join([declaration, *sorted(elements)])
+        case Map(declaration, pairs):
+            return "\n".join([declaration, *map(str, sorted(pairs.items()))])

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Flows that lost permission are cut, and no other."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from agent.cut import Cutter
+from agent.ports import LiveFlow, NetlinkError
+from agent.programs import Programs
+from rules.facts import Client, Facts, Uplink
+from rules.flows import BY_RULES, CLIENT_DNS, PING
+from rules.model import Family, Policy
+from rules.parse import parse_value
+from tests.agent.fakes import FakeConntrack
+
+OPEN, BLOCKED = frozenset({PING, BY_RULES, CLIENT_DNS}), frozenset({PING})
+MAC = "00:16:3e:5e:6c:00"
+A, B, A6 = map(ip_address, ("10.137.0.5", "10.138.0.7", "fd09:24ef:4179::a89:5"))
+OWN, OWN2 = map(ip_address, ("198.18.0.2", "198.18.0.3"))
+DNS1, DNS2 = map(ip_address, ("10.139.1.1", "10.139.1.2"))
+REAL, OTHER = map(ip_address, ("203.0.113.53", "203.0.113.54"))
+TCP, UDP, ICMP, GRE = 6, 17, 1, 47
+CLIENT_A = Client("vif1.0", 11, MAC, A, A6)  # type: ignore[arg-type]
+CLIENT_B = Client("vif2.0", 12, MAC, B)  # type: ignore[arg-type]
+ETH0 = Uplink("eth0", 2, frozenset({OWN}), gateways=(ip_address("198.18.0.1"),))
+FACTS = Facts((CLIENT_A, CLIENT_B), (ETH0,), {DNS1: REAL, DNS2: REAL})
+RULES = (
+    "action=accept dst4=192.0.2.0/24 proto=tcp dstports=443-443",
+    "action=accept specialtarget=dns",
+    "action=accept proto=icmp icmptype=8",
+)
+
+
+def flow(
+    dst: object,
+    proto: int = TCP,
+    port: int | None = 443,
+    *,
+    src: object = A,
+    answered_by: object = None,
+    icmp_type: int | None = None,
+) -> LiveFlow:
+    to = ip_address(str(dst))
+    answer = ip_address(str(answered_by or dst))
+    return LiveFlow(ip_address(str(src)), to, proto, port, icmp_type, answer, b"")
+
+
+STAYS = {
+    "allowed": flow("192.0.2.1"),
+    "DNS to the real server": flow(DNS1, UDP, 53, answered_by=REAL),
+    "DNS to the other virtual server": flow(DNS2, TCP, 53, answered_by=REAL),
+    "a ping": flow("198.51.100.1", ICMP, None, icmp_type=8),
+    "another client, by a rule of the user": flow(B, TCP, 22),
+    "of a client with other rules": flow("192.0.2.1", src=B),
+    "not of a client": flow("192.0.2.1", TCP, 80, src="198.18.0.2"),
+}
+GOES = {
+    "another port": flow("192.0.2.1", TCP, 80),
+    "another protocol": flow("192.0.2.1", UDP, 443),
+    "a protocol without ports": flow("192.0.2.1", GRE, None),
+    "another address": flow("198.51.100.1"),
+    "IPv6, which has no rule": flow("2001:db8::1", src=A6),
+    "DNS to a server of old": flow(DNS1, UDP, 53, answered_by=OTHER),
+    "DNS to a foreign server": flow("8.8.8.8", UDP, 53),
+    "another ICMP type": flow("198.51.100.1", ICMP, None, icmp_type=13),
+}
+
+
+@pytest.fixture
+def conntrack() -> FakeConntrack:
+    return FakeConntrack()
+
+
+@pytest.fixture
+def cutter(conntrack: FakeConntrack) -> Cutter:
+    return Cutter(conntrack)
+
+
+@pytest.fixture
+def programs() -> Programs:
+    made = Programs()
+    made.learn({}, frozenset({DNS1, DNS2, REAL}))
+    commit(made, A, *RULES)
+    commit(made, B, "action=accept")
+    commit(made, A6)
+    return made
+
+
+def commit(programs: Programs, address: object, *rules: str) -> None:
+    parsed = (parse_value(rule.encode(), Family.IPV4) for rule in rules)
+    programs.commit(address, Policy(tuple(parsed)))  # type: ignore[arg-type]
+
+
+def settle(cutter: Cutter, conntrack: FakeConntrack, programs: Programs) -> None:
+    """Have the facts in force, and forget what that did."""
+    cutter.cut(OPEN, FACTS, programs, ())
+    conntrack.asked.clear()
+    conntrack.effects.clear()
+
+
+@pytest.mark.parametrize("live", STAYS.values(), ids=STAYS)
+@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
+def test_a_flow_that_is_allowed_stays(
+    conntrack: FakeConntrack,
+    cutter: Cutter,
+    programs: Programs,
+    live: LiveFlow,
+    *,
+    first: bool,
+) -> None:
+    if not first:
+        settle(cutter, conntrack, programs)
+    conntrack.live = [live]
+
+    cutter.cut(OPEN, FACTS, programs, {A, A6, B})
+
+    assert conntrack.live == [live]
+
+
+@pytest.mark.parametrize("live", GOES.values(), ids=GOES)
+@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
+def test_a_flow_that_is_not_allowed_goes(
+    conntrack: FakeConntrack,
+    cutter: Cutter,
+    programs: Programs,
+    live: LiveFlow,
+    *,
+    first: bool,
+) -> None:
+    if not first:
+        settle(cutter, conntrack, programs)
+    conntrack.live = [live, STAYS["allowed"]]
+
+    cutter.cut(OPEN, FACTS, programs, {A, A6})
+
+    assert conntrack.live == [STAYS["allowed"]]
+
+
+def test_without_a_change_nobody_is_asked(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs
+) -> None:
+    settle(cutter, conntrack, programs)
+
+    cutter.cut(OPEN, FACTS, programs, ())
+    cutter.cut(OPEN, replace(FACTS), programs, ())
+
+    assert conntrack.asked == []
+
+
+def test_a_changed_list_concerns_the_flows_of_its_client(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs
+) -> None:
+    settle(cutter, conntrack, programs)
+    conntrack.live = [flow("192.0.2.1"), flow("192.0.2.1", src=B)]
+    commit(programs, A)
+
+    cutter.cut(OPEN, FACTS, programs, {A, ip_address("10.137.0.99")})
+
+    assert conntrack.live == [flow("192.0.2.1", src=B)]
+    assert conntrack.asked == [{A}]
+
+
+def test_other_resolvers_concern_everybodys_dns(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs
+) -> None:
+    settle(cutter, conntrack, programs)
+    old = flow(DNS1, UDP, 53, answered_by=REAL)
+    new = flow(DNS1, UDP, 53, answered_by=OTHER)
+    conntrack.live = [old, new, STAYS["allowed"], replace(old, src=B)]
+    programs.learn({}, frozenset({DNS1, DNS2, OTHER}))
+
+    cutter.cut(OPEN, replace(FACTS, dns={DNS1: OTHER}), programs, ())
+
+    assert conntrack.live == [new, STAYS["allowed"]]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
+def test_a_state_without_clients_has_no_flow_of_them(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, *, first: bool
+) -> None:
+    if not first:
+        settle(cutter, conntrack, programs)
+    foreign = STAYS["not of a client"]
+    conntrack.live = [STAYS["allowed"], flow("192.0.2.1", src=B), foreign]
+
+    cutter.cut(BLOCKED, FACTS, programs, ())
+
+    assert conntrack.live == [foreign]
+
+
+def test_a_state_that_allows_more_cuts_nothing(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs
+) -> None:
+    cutter.cut(BLOCKED, FACTS, programs, ())
+    conntrack.live = [flow("198.51.100.1")]
+
+    cutter.cut(OPEN, FACTS, programs, ())
+
+    assert conntrack.live == [flow("198.51.100.1")]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [(), (replace(ETH0, index=3),)],
+    ids=["gone", "created anew"],
+)
+def test_flows_do_not_outlive_what_they_were_translated_to(
+    conntrack: FakeConntrack,
+    cutter: Cutter,
+    programs: Programs,
+    after: tuple[Uplink, ...],
+) -> None:
+    settle(cutter, conntrack, programs)
+    conntrack.live = [STAYS["allowed"]]
+
+    cutter.cut(OPEN, replace(FACTS, uplinks=after), programs, ())
+
+    assert conntrack.live == []
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (replace(ETH0, own=frozenset({OWN, OWN2})),),
+        (replace(ETH0, gateways=(OWN2,)),),
+        (ETH0, Uplink("eth1", 3, frozenset({OWN2}))),
+    ],
+    ids=["one more address", "another next hop", "one more uplink"],
+)
+def test_flows_survive_when_an_uplink_gets_more(
+    conntrack: FakeConntrack,
+    cutter: Cutter,
+    programs: Programs,
+    after: tuple[Uplink, ...],
+) -> None:
+    settle(cutter, conntrack, programs)
+    conntrack.live = [STAYS["allowed"]]
+
+    cutter.cut(OPEN, replace(FACTS, uplinks=after), programs, ())
+
+    assert conntrack.live == [STAYS["allowed"]]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (CLIENT_B,),
+        (replace(CLIENT_A, vif="vif9.0", index=19), CLIENT_B),
+        (replace(CLIENT_A, mac="00:16:3e:5e:6c:09"), CLIENT_B),
+    ],
+    ids=["gone", "behind another vif", "with another MAC"],
+)
+def test_flows_do_not_outlive_their_client(
+    conntrack: FakeConntrack,
+    cutter: Cutter,
+    programs: Programs,
+    after: tuple[Client, ...],
+) -> None:
+    settle(cutter, conntrack, programs)
+    to_it = flow(A, TCP, 22, src=B)
+    conntrack.live = [STAYS["allowed"], to_it, flow("192.0.2.1", src=B)]
+
+    cutter.cut(OPEN, replace(FACTS, clients=after), programs, ())
+
+    assert conntrack.live == [flow("192.0.2.1", src=B)]
+
+
+def test_who_is_new_has_no_flows_of_whoever_had_the_address(
+    conntrack: FakeConntrack, cutter: Cutter
+) -> None:
+    conntrack.live = [STAYS["allowed"], flow("192.0.2.1", src=B)]
+
+    cutter.forget((CLIENT_A,))
+    cutter.forget(())
+
+    assert conntrack.live == [flow("192.0.2.1", src=B)]
+    assert conntrack.effects == [f"flush {A}", f"flush {A6}"]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
+def test_what_fails_half_way_is_done_again(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, *, first: bool
+) -> None:
+    if not first:
+        settle(cutter, conntrack, programs)
+    conntrack.live = [GOES["DNS to a server of old"]]
+    conntrack.refuses = NetlinkError(16, "busy")
+    facts = replace(FACTS, resolvers=frozenset({REAL}), dns={DNS1: REAL})
+
+    with pytest.raises(NetlinkError):
+        cutter.cut(OPEN, facts, programs, ())
+    conntrack.refuses = None
+    cutter.cut(OPEN, facts, programs, ())
+
+    assert conntrack.live == []
