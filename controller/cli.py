@@ -161,10 +161,18 @@ def _run(data: Json) -> int:
     argv = data.get("argv") if isinstance(data, Mapping) else None
     if not isinstance(argv, list) or not argv:
         raise ProtocolError("the daemon named no command")
+    command = subprocess.Popen([str(word) for word in argv])  # noqa: S603 (asked for)
+
+    def forward(number: int, _: object) -> None:
+        command.send_signal(number)
+
     # Ctrl-C is for the command alone; a handler, since SIG_IGN would be inherited.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        before[each] = signal.signal(each, forward)
     try:
-        status = subprocess.call([str(word) for word in argv])  # noqa: S603 (asked for)
+        status = command.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     return status if status >= 0 else 128 - status

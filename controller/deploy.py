@@ -7,7 +7,7 @@ wait is handed to the caller's loop, which also serves what it waits for.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,25 +18,12 @@ from controller.domains import Domain, Domains, HostUplink, LabUplink, Nic
 from controller.ports import AgentStart, Link, Pair, Platform, PlatformError, Uplink
 from controller.report import tree
 from controller.settled import Settled, concerned
+from controller.steps import Steps, Until
 from controller.supervise import Supervisor
 
 # Within what systemd.exec(5) keeps for transient users.
 UIDS = range(61184 + 256, 65520)
 MAX_SERIAL = 32752  # vif-route-qubes
-PATIENCE = 20.0  # seconds for agents to do what they were told
-
-
-@dataclass(frozen=True, slots=True)
-class Until:
-    """Something to wait for; `TimeoutError` comes back after ``seconds``."""
-
-    what: str
-    done: Callable[[], bool]
-    seconds: float = PATIENCE
-
-
-Steps = Iterator[str | Until]
-
 PROGRAMS = {"netvm": "netvm", "firewall": "firewallvm"}
 
 
@@ -97,9 +84,25 @@ class Deployment:
     def refill(self) -> None:
         """Write what the domains call for now; expired rules go."""
         self.filled_at = int(time.time())
+        contents = keys.contents(self.domains, self.serials, now=self.filled_at)
+        shared = {d.name: self._resolvers.get(d.name, ()) for d in self._shared()}
         self.databases.fill(
-            keys.contents(self.domains, self.serials, now=self.filled_at)
+            {
+                name: {**c, **keys.resolvers(shared.get(name, ()))}
+                for name, c in contents.items()
+            }
         )
+
+    def follow(self) -> None:
+        """Take over what this machine's connection is now (``uplink = "host"``)."""
+        for domain in self._shared():
+            if domain.uplink is not None and domain.name in self._complete:
+                way_out = self.uplink(domain.uplink).attach(domain.name)
+                self._resolvers[domain.name] = way_out.resolvers
+        self.refill()
+
+    def _shared(self) -> list[Domain]:
+        return [d for d in self.domains if isinstance(d.uplink, HostUplink)]
 
     def waiting(self) -> Mapping[str, str]:
         """Return the agents that are behind, and why."""

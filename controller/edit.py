@@ -8,6 +8,7 @@ not say exactly what it should raises `EditError`.
 
 import tomllib
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import cast
 
 import tomlkit
@@ -41,7 +42,9 @@ def delete_rule(text: str, domain: str, index: int) -> str:
     """Take out rule ``index`` of ``domain``."""
 
     def change(table: Table) -> None:
-        del _rules(table)[index]
+        # tomlkit 0.11 stumbles over ["a","b"] after it has taken "a" out.
+        with suppress(AttributeError):
+            del _rules(table)[index]
 
     return _changed(text, domain, change)
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from controller.admin import Request, encode
 from controller.platforms.netns import Netns
 from controller.ports import Command
+from controller.syscalls import die_with_parent
 
 
 def main(words: list[str]) -> int:
     """Run a command in a domain; return its exit status, 3 if it cannot start.
 
     For a disposable the connection to the daemon is what keeps it alive, so it
-    ends with this process however this process ends.
+    ends with this process however this process ends, and so does this process
+    with the command line that began it.
     """
     parser = ArgumentParser(prog="ravelin run")
     parser.add_argument("--runtime", type=Path, required=True)
@@ -32,6 +34,7 @@ def main(words: list[str]) -> int:
         command = Command(argv, disposable=asked.disposable)
         try:
             if asked.disposable:
+                die_with_parent()
                 daemon = stack.enter_context(socket.socket(socket.AF_UNIX))
                 daemon.connect(str(asked.runtime / "admin.sock"))
                 daemon.sendall(encode(Request("hold", {"domain": asked.domain})))

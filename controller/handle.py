@@ -3,22 +3,20 @@
 
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller import amend, durable, explain, keys, report, said
 from controller.admin import Answer, Exit, Failure, Request
-from controller.deploy import Deployment, Until
+from controller.deploy import Deployment
 from controller.domains import Domain, Domains, DomainsError, UnknownDomainError
 from controller.edit import EditError
 from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.plan import plan
 from controller.policy import PolicyError, read, text_of
-
-Reply = Answer | Failure
-Work = Generator[str | Until, None, Reply]
+from controller.steps import Work
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.admin import Progress, Reply
-from controller.deploy import Until
-from controller.handle import Work
+from controller.steps import Until, Work
 
 Tell = Callable[[Reply], None]
 

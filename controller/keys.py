@@ -5,7 +5,7 @@ Sources: ``qubes/vm/qubesvm.py`` (create_qdb_entries), ``qubes/vm/mix/net.py``
 (reload_firewall_for_vm, reload_connected_ips), ``doc/vm-interface.rst``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
@@ -38,6 +38,17 @@ def contents(
         domain.name: dict(_encoded(_of(domain, domains, serials, now)))
         for domain in domains
     }
+
+
+def resolvers(addresses: Sequence[str]) -> Contents:
+    """Return the keys that name a NetVM's resolvers, if dom0 knows them at all.
+
+    There are two keys, so of both IP versions the first is taken.
+    """
+    first = {":" in address: address for address in reversed(addresses)}
+    chosen = (*first.values(), *first.values()) if len(first) == 1 else first.values()
+    paths = ("/qubes-primary-dns", "/qubes-secondary-dns")
+    return {p: a.encode("ascii") for p, a in zip(paths, chosen, strict=False)}
 
 
 def next_expiry(domains: Domains, *, now: int) -> int | None:

@@ -11,12 +11,14 @@ from argparse import ArgumentParser
 from pathlib import Path
 from selectors import DefaultSelector
 
+from controller.admin_server import CREDENTIALS
 from controller.daemon import Daemon
 from controller.databases import Databases
 from controller.deploy import Deployment
 from controller.handle import ROOT, Handler
 from controller.journal import Journal
 from controller.numbers import Numbers
+from controller.platforms.host_changes import HostChanges
 from controller.platforms.netns import RUNTIME, Netns
 from controller.platforms.ways_out import WaysOut
 from controller.supervise import Supervisor
@@ -61,6 +63,7 @@ def _serve(runtime: Path, state: Path) -> None:
     supervisor = Supervisor(selector, time.monotonic)
     databases = Databases(selector, runtime / "db")
     deployment = Deployment(platform, ways_out.of, databases, supervisor)
+    HostChanges(selector, deployment.follow)
     handler = Handler(deployment, Numbers(state), Journal(), runtime)
     Daemon(selector, handler, supervisor, runtime / ADMIN).run()
 
@@ -99,12 +102,25 @@ def start(path: Path) -> None:
             last = log.read_text(errors="replace").strip().splitlines()[-1:]
             raise OSError(f"the daemon does not start: {' '.join(last)}")
         time.sleep(LOOK_EVERY)
+    if served_by(path) not in (daemon.pid, None):
+        # Somebody was quicker; ours must not take over when that one ends.
+        daemon.kill()
+        daemon.wait()
 
 
 def listens(path: Path) -> bool:
     """Whether a daemon accepts connections there; a crash leaves the file."""
+    return served_by(path) is not None
+
+
+def served_by(path: Path) -> int | None:
+    """Return the pid of the daemon that accepts connections there, if any."""
     with socket.socket(socket.AF_UNIX) as asking:
-        return asking.connect_ex(str(path)) == 0
+        if asking.connect_ex(str(path)):
+            return None
+        raw = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(raw)[0]
+    return pid
 
 
 def state_beside(runtime: Path) -> Path:

@@ -3,8 +3,9 @@
 
 A program of its own: ``python3 -I probe.py '[["tcp", "198.51.100.80", 443], …]'``
 prints one word for each: ``reached``, ``refused`` (an ICMP error or a reset came
-back), ``no network`` or ``nothing``.  Nothing but the standard library, because
-it runs where Ravelin is not.
+back), ``no network``, ``nothing`` or ``not allowed`` (there is not even a socket
+to try it with).  Nothing but the standard library, because it runs where Ravelin
+is not.
 """
 
 import errno
@@ -18,7 +19,8 @@ PAYLOAD = b"ravelin probe"
 # A question for the address of www.example.com (RFC 1035, 4.1).
 QUERY = b"\x5a\xa5\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1"
 UNROUTABLE = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN}
-ECHO = {socket.AF_INET: (socket.IPPROTO_ICMP, 8), socket.AF_INET6: (58, 128)}
+ICMP = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
+ECHO = {socket.AF_INET: b"\x08", socket.AF_INET6: b"\x80"}  # types of echo requests
 
 
 def attempt(proto: str, address: str, port: int | None) -> str:
@@ -27,34 +29,35 @@ def attempt(proto: str, address: str, port: int | None) -> str:
     try:
         match proto:
             case "tcp":
-                with socket.socket(version, socket.SOCK_STREAM) as tcp:
-                    tcp.settimeout(PATIENCE)
-                    tcp.connect((address, port))
-            case "udp":
-                _exchange(version, 0, (address, port), PAYLOAD)
-            case "dns":
-                _exchange(version, 0, (address, 53), QUERY)
+                made = socket.socket(version, socket.SOCK_STREAM)
+            case "udp" | "dns":
+                made = socket.socket(version, socket.SOCK_DGRAM)
             case "icmp":
-                number, kind = ECHO[version]
-                echo = bytes([kind, 0, 0, 0, 0, 0, 0, 1]) + PAYLOAD
-                _exchange(version, number, (address, 0), echo)
+                made = socket.socket(version, socket.SOCK_DGRAM, ICMP[version])
             case _:
                 return "unknown protocol"
+    except PermissionError:
+        # Not to be confused with EACCES for an ICMPv6 error that came back.
+        return "not allowed"
+    echo = ECHO[version] + bytes(6) + b"\1" + PAYLOAD
+    data = {"udp": PAYLOAD, "dns": QUERY, "icmp": echo}.get(proto)
+    with made:
+        return _outcome(made, (address, port or 0), data)
+
+
+def _outcome(made: socket.socket, to: tuple[str, int], data: bytes | None) -> str:
+    """Connect, and if there is data, wait for anything that answers it."""
+    try:
+        made.settimeout(PATIENCE)
+        made.connect(to)
+        if data is not None:
+            made.send(data)
+            made.recv(2048)
     except TimeoutError:
         return "nothing"
     except OSError as error:
         return "no network" if error.errno in UNROUTABLE else "refused"
     return "reached"
-
-
-def _exchange(
-    version: int, protocol: int, to: tuple[str, int | None], data: bytes
-) -> None:
-    with socket.socket(version, socket.SOCK_DGRAM, protocol) as datagram:
-        datagram.settimeout(PATIENCE)
-        datagram.connect(to)
-        datagram.send(data)
-        datagram.recv(2048)
 
 
 if __name__ == "__main__":

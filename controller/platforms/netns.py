@@ -64,7 +64,7 @@ class Netns:
 
     def exists(self, name: str) -> bool:
         """Whether the domain is there."""
-        return self.net(name).exists()
+        return _holds(self.net(name))
 
     def start(self, name: str) -> None:
         """Make the domain, without any network."""

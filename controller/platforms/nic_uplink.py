@@ -63,7 +63,9 @@ class NicUplink:
                 raise PlatformError(f"{name}: {what}")
         ways = {x for version in Family for x in default_interfaces(version)}
         if ways == {name} and not self._force:
-            raise PlatformError(f"{name}: this machine's only way out, expected force")
+            raise PlatformError(
+                f"{name}: this machine's only way out, expected another card"
+            )
 
 
 def _has(net: Path, name: str) -> bool:

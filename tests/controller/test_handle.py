@@ -1,0 +1,556 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every verb does what it says, and every mistake is an answer."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from controller import supervise
+from controller.admin import SHAPES, Answer, Argument, Exit, Failure, Kind, Request
+from controller.handle import Handler
+from controller.journal import Journal
+from controller.numbers import Numbers
+from controller.output import rows
+from controller.steps import Reply
+from tests.controller.fake_world import Manners, World, a_world
+
+POLICY = """\
+# mine
+[domains.net]
+personality = "netvm"
+uplink = "lab"
+
+[domains.fw]
+personality = "firewall"
+netvm = "net"
+
+[domains.work]
+netvm = "fw"
+firewall = [
+  "accept proto=tcp dstports=443",  # the web
+  "accept specialtarget=dns",
+]
+
+[domains.vault]
+"""
+WORK = "10.137.0.3"
+
+
+@dataclass
+class Desk:
+    """A handler, its world and its policy file."""
+
+    world: World
+    file: Path
+    handler: Handler = field(init=False)
+
+    def __post_init__(self) -> None:
+        numbers = Numbers(self.world.runtime)
+        self.handler = Handler(
+            self.world.deployment, numbers, Journal(), self.world.runtime
+        )
+
+    def ask(self, verb: str, *, patient: bool = True, **given: Argument) -> Reply:
+        nothing: dict[Kind, Argument] = {Kind.WORDS: (), Kind.FLAG: False}
+        empty = {name: nothing.get(kind) for name, kind in SHAPES[verb].items()}
+        request = Request(verb, {**empty, **given})
+        return self.world.carry_out(self.handler.handle(request), patient=patient)
+
+    def up(self) -> Reply:
+        return self.ask("up", policy=str(self.file))
+
+    def firewall(self, action: str, *rule: str, number: int | None = None) -> Reply:
+        return self.ask(
+            "firewall", domain="work", action=action, rule=rule, number=number
+        )
+
+    def log(self) -> list[tuple[object, object]]:
+        events = rows(self.handler.journal.data(), "events")
+        return [(event["domain"], event["text"]) for event in events]
+
+    def rules(self) -> list[str]:
+        found = self.world.contents("fw").items()
+        base = f"/qubes-firewall/{WORK}/0"
+        return [value.decode() for key, value in found if key.startswith(base)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(supervise, "FIRST_DELAY", 0.001)
+    file = tmp_path / "home.toml"
+    file.write_text(POLICY)
+    with a_world(tmp_path) as world:
+        yield Desk(world, file)
+
+
+def data(reply: Reply) -> object:
+    assert isinstance(reply, Answer), reply
+    return reply.data
+
+
+def changes(reply: Reply) -> list[str]:
+    found = rows(json.loads(json.dumps(data(reply))), "changes")
+    return [f"{row['sign']} {row['domain']}: {row['text']}" for row in found]
+
+
+def test_up_starts_and_numbers_what_the_file_says(desk: Desk) -> None:
+    found = changes(desk.up())
+
+    assert found[0] == "+ net: netvm red, uplink lab"
+    assert "+ work: rule 1: accept specialtarget=dns" in found
+    assert desk.world.platform.there == {"net", "fw", "work", "vault"}
+    known = Numbers(desk.world.runtime).known()
+    assert known == {"net": 1, "fw": 2, "work": 3, "vault": 4}
+
+
+def test_a_second_up_with_another_file_ends_what_it_does_not_have(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.up()
+    other = tmp_path / "other.toml"
+    other.write_text(POLICY.replace("[domains.vault]", "[domains.safe]"))
+
+    found = changes(desk.ask("up", policy=str(other)))
+
+    assert found == ["- vault: AppVM red, netvm none", "+ safe: AppVM red, netvm none"]
+    assert desk.world.deployment.domains.by_name["safe"].qid == 5
+    assert desk.handler.policy == other
+
+
+def test_a_file_that_is_refused_changes_nothing_at_all(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.up()
+    before = Numbers(desk.world.runtime).known()
+    bad = tmp_path / "bad.toml"
+    bad.write_text(POLICY + '[domains.new]\nnetvm = "vault"\n')
+
+    reply = desk.ask("up", policy=str(bad))
+
+    assert isinstance(reply, Failure)
+    assert reply.exit_code is Exit.USAGE
+    assert Numbers(desk.world.runtime).known() == before
+    assert desk.handler.policy == desk.file
+    assert changes(desk.ask("apply")) == []
+
+
+def test_plan_says_what_apply_does_and_keeps_no_number(desk: Desk) -> None:
+    desk.up()
+    desk.file.write_text(POLICY + "[domains.new]\n")
+
+    planned = changes(desk.ask("plan"))
+
+    assert planned == ["+ new: AppVM red, netvm none"]
+    assert "new" not in Numbers(desk.world.runtime).known()
+    assert changes(desk.ask("apply")) == planned
+    assert changes(desk.ask("plan")) == []
+
+
+def test_down_leaves_nothing_and_the_daemon_goes(desk: Desk) -> None:
+    desk.up()
+
+    assert len(changes(desk.ask("down"))) == 4
+    assert desk.world.platform.there == set()
+    assert desk.handler.leaving
+    assert desk.handler.policy is None
+
+
+def test_up_behind_down_keeps_the_daemon(desk: Desk) -> None:
+    desk.up()
+    desk.ask("down")
+    desk.up()
+
+    assert not desk.handler.leaving
+    assert desk.world.platform.there == {"net", "fw", "work", "vault"}
+
+
+def test_restart_makes_one_domain_anew(desk: Desk) -> None:
+    desk.up()
+    desk.world.platform.said.clear()
+
+    assert changes(desk.ask("restart", domain="vault")) == []
+    assert desk.world.platform.said == ["stop vault", "start vault"]
+    assert desk.log()[-1] == ("vault", "restart")
+
+
+def status(desk: Desk) -> dict[object, tuple[object, object]]:
+    found = rows(json.loads(json.dumps(data(desk.ask("status")))), "domains")
+    return {row["name"]: (row["state"], row["problem"]) for row in found}
+
+
+def test_status_of_a_fine_system_has_no_problem(desk: Desk) -> None:
+    assert status(desk) == {}
+    desk.up()
+
+    assert status(desk) == {
+        "net": ("up", None),
+        "fw": ("up", None),
+        "work": ("linked", None),
+        "vault": ("no network", None),
+    }
+
+
+def test_status_says_what_is_wrong_with_whom(desk: Desk) -> None:
+    desk.world.uplink.notes = ("no resolver", "no IPv6")
+    desk.world.platform.manners["fw"] = Manners(ends="no kernel")
+    reply = desk.up()
+    assert isinstance(reply, Failure)
+    desk.world.until(
+        lambda: desk.world.supervisor.conditions()["fw"].phase is supervise.Phase.FAILED
+    )
+
+    assert status(desk) == {
+        "net": ("up", "no resolver; no IPv6"),
+        "fw": ("failed", "exit code 1: no kernel"),
+        "work": ("linked", None),
+        "vault": ("no network", None),
+    }
+
+
+def test_a_denied_client_has_a_problem_and_a_stranger_is_nobodys(desk: Desk) -> None:
+    errors = {WORK: "rule 0: what", "192.0.2.1": "who", "nobody": "\x1b"}
+    desk.world.platform.manners["fw"] = Manners(errors=errors)
+    desk.up()
+
+    assert status(desk)["work"] == ("linked", "denied everything: rule 0: what")
+
+
+@pytest.mark.parametrize(("number", "place"), [(None, 2), (0, 0), (1, 1), (2, 2)])
+def test_a_rule_is_added_to_the_file_and_enforced(
+    desk: Desk, number: int | None, place: int
+) -> None:
+    desk.up()
+    reply = desk.firewall("add", "accept", "proto=icmp", number=number)
+
+    assert changes(reply) == [f"+ work: rule {place}: accept proto=icmp"]
+    assert desk.rules()[place] == "action=accept proto=icmp"
+    assert "# the web" in desk.file.read_text()
+    assert changes(desk.ask("apply")) == []
+    assert f"+ rule {place}: accept proto=icmp" in [text for _, text in desk.log()]
+
+
+def test_a_rule_is_deleted_by_its_number_or_its_words(desk: Desk) -> None:
+    desk.up()
+    by_words = desk.firewall("del", "accept", "specialtarget=dns")
+    assert changes(by_words) == ["- work: rule 1: accept specialtarget=dns"]
+
+    by_number = desk.firewall("del", number=0)
+    assert changes(by_number)[1:] == [
+        "- work: rule 0: accept proto=tcp dstports=443-443"
+    ]
+    assert desk.rules() == []
+
+
+def test_reset_accepts_everything_again(desk: Desk) -> None:
+    desk.up()
+    desk.firewall("reset")
+
+    assert desk.rules() == ["action=accept"]
+    assert "firewall = [" not in desk.file.read_text()
+
+
+def test_list_changes_nothing(desk: Desk) -> None:
+    desk.up()
+    desk.world.platform.said.clear()
+    found = rows(json.loads(json.dumps(data(desk.firewall("list")))), "rules")
+
+    assert [row["ports"] for row in found] == ["443", None]
+    assert desk.file.read_text() == POLICY
+
+
+def test_a_rule_that_an_agent_refuses_is_an_error_although_it_is_in_the_file(
+    desk: Desk,
+) -> None:
+    manners = desk.world.platform.manners["fw"] = Manners()
+    desk.up()
+    manners.errors[WORK] = "rule 2: no such protocol"
+
+    reply = desk.firewall("add", "drop")
+
+    assert reply == Failure(
+        Exit.NOT_ENFORCED, "work: denied everything: rule 2: no such protocol"
+    )
+    assert '"drop"' in desk.file.read_text()
+    # Who has nothing to do with it is not told of it.
+    assert changes(desk.ask("restart", domain="vault")) == []
+
+
+def test_the_netvm_is_changed_in_the_file_and_the_link_is_laid(desk: Desk) -> None:
+    desk.up()
+    desk.world.platform.said.clear()
+
+    reply = desk.ask("prefs", domain="work", property="netvm", value="net")
+    assert changes(reply) == ["~ work: netvm fw -> net"]
+    assert desk.world.platform.said == ["detach work", "attach work to net"]
+
+    desk.ask("prefs", domain="work", property="netvm", value="none")
+    assert desk.world.platform.cables.keys() == {"fw"}
+    found = data(desk.ask("prefs", domain="work"))
+    assert isinstance(found, dict)
+    assert found["netvm"] is None
+
+
+def test_explain_uses_what_the_agents_know_of_names(desk: Desk) -> None:
+    desk.file.write_text(POLICY.replace("specialtarget=dns", "dsthost=www.example.com"))
+    desk.up()
+    asked = {"domain": "work", "proto": "udp", "destination": "192.0.2.7:53"}
+    heard = desk.world.databases._heard
+    heard("fw", f"/dns/{WORK}/www.example.com", b"nonsense")
+
+    assert data(desk.ask("explain", **asked))["accepted"] is False  # type: ignore[index]
+    heard("fw", f"/dns/{WORK}/www.example.com", b"192.0.2.7 2001:db8::7")
+    assert data(desk.ask("explain", **asked))["accepted"] is True  # type: ignore[index]
+
+
+def test_run_names_what_enters_the_domain(desk: Desk) -> None:
+    desk.up()
+    found = data(desk.ask("run", domain="work", command=("ls", "--", "-l")))
+
+    assert isinstance(found, dict)
+    assert found["domain"] == "work"
+    runtime = str(desk.world.runtime)
+    assert found["argv"][-8:] == [
+        *("enter", "--runtime", runtime, "work", "--", "ls", "--", "-l")
+    ]
+
+
+def run(desk: Desk) -> Reply:
+    return desk.ask("run", domain="work", command=("true",), disposable=True)
+
+
+def test_a_disposable_is_a_copy_that_is_gone_when_it_is_discarded(desk: Desk) -> None:
+    desk.up()
+    before = desk.world.contents("fw").keys()
+    found = data(run(desk))
+
+    assert isinstance(found, dict)
+    name = str(found["domain"])
+    assert found["argv"][-4:] == ["--disposable", name, "--", "true"]
+    assert desk.handler.disposables == {name} < desk.world.platform.there
+    assert desk.world.platform.cables[name].provider == "fw"
+    assert changes(desk.ask("apply")) == []  # it is nobody's mistake
+    assert name not in Numbers(desk.world.runtime).known()
+
+    desk.world.carry_out(desk.handler.discard(name))
+    assert name not in {*desk.world.platform.there, *desk.world.platform.cables}
+    assert {k for k in desk.world.contents("fw") if "handled" not in k} <= before
+    assert desk.handler.disposables == set()
+
+
+@pytest.mark.parametrize("what", ["start", "attach"])
+def test_a_disposable_that_cannot_be_made_leaves_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    desk.up()
+    monkeypatch.setattr(desk.handler.numbers, "dispid", lambda _: 77)
+    broken = f"{what} disp77" + (" to fw" if what == "attach" else "")
+    desk.world.platform.fails = {broken}
+
+    assert run(desk) == Failure(Exit.NOT_ENFORCED, f"cannot {broken}")
+    assert "disp77" not in desk.world.platform.there
+    assert desk.handler.disposables == set()
+    assert isinstance(run(desk), Answer)
+
+
+def test_what_somebody_ended_is_healed_and_written_down(desk: Desk) -> None:
+    desk.up()
+    name = str(data(run(desk))["domain"])  # type: ignore[index]
+    desk.world.platform.vanish("net")
+    desk.world.platform.vanish(name)
+
+    assert desk.world.carry_out(desk.handler.heal()) == Answer(
+        {"changes": [{"sign": "-", "domain": name, "text": "AppVM red, netvm fw"}]}
+    )
+    assert desk.world.platform.there == {"net", "fw", "work", "vault"}
+    assert ("net", "is gone, somebody else has ended it") in desk.log()
+    assert desk.handler.disposables == set()
+    assert data(desk.world.carry_out(desk.handler.heal())) == {"changes": []}
+
+
+def test_an_expired_rule_goes_from_the_agent_and_stays_in_the_file(desk: Desk) -> None:
+    desk.up()
+    desk.firewall("add", "drop", "expire=+3600", number=0)
+    with_rule = desk.file.read_text()
+    assert desk.rules()[0] == "action=drop"
+
+    desk.world.deployment.filled_at = 0
+    desk.file.write_text(with_rule.replace(str(int(time.time()) // 10**4), "100000"))
+    desk.ask("apply")
+
+    assert "action=drop" not in desk.rules()
+    found = rows(json.loads(json.dumps(data(desk.firewall("list")))), "rules")
+    assert found[0]["expires"] == "expired"
+
+
+UNKNOWN = "nowhere: no such domain"
+Prepare = Callable[[Desk], object]
+
+
+def replaced(before: str, after: str) -> Prepare:
+    def prepare(desk: Desk) -> None:
+        desk.up()
+        desk.file.write_text(POLICY.replace(before, after))
+
+    return prepare
+
+
+def without_file(desk: Desk) -> None:
+    desk.up()
+    desk.file.unlink()
+
+
+def not_text(desk: Desk) -> None:
+    desk.up()
+    desk.file.write_bytes(b"\xff")
+
+
+def broken(what: str) -> Prepare:
+    def prepare(desk: Desk) -> None:
+        desk.world.platform.fails = {what}
+
+    return prepare
+
+
+def failing(desk: Desk) -> None:
+    desk.world.platform.manners["fw"] = Manners(ends="no kernel")
+
+
+def nothing(desk: Desk) -> None:
+    pass
+
+
+RULE = {"domain": "work", "action": "add", "rule": ("drop",)}
+NETVM = {"domain": "work", "property": "netvm", "value": "net"}
+IN_FILE = {"policy": "FILE"}
+FAILURES: dict[str, tuple[Prepare, str, dict[str, Argument], Exit, str]] = {
+    "apply before up": (nothing, "apply", {}, Exit.USAGE, "nothing is up"),
+    "plan before up": (nothing, "plan", {}, Exit.USAGE, "nothing is up"),
+    "run, no such domain": (
+        *(Desk.up, "run", {"domain": "nowhere"}),
+        *(Exit.USAGE, UNKNOWN),
+    ),
+    "restart, no such domain": (
+        *(Desk.up, "restart", {"domain": "nowhere"}),
+        *(Exit.USAGE, UNKNOWN),
+    ),
+    "prefs, no such domain": (
+        *(Desk.up, "prefs", {"domain": "nowhere"}),
+        *(Exit.USAGE, UNKNOWN),
+    ),
+    "firewall, no such domain": (
+        *(Desk.up, "firewall", {**RULE, "domain": "nowhere"}),
+        *(Exit.USAGE, UNKNOWN),
+    ),
+    "explain, no such domain": (
+        *(Desk.up, "explain", {"domain": "nowhere", "destination": "192.0.2.1:1"}),
+        *(Exit.USAGE, UNKNOWN),
+    ),
+    "explain, no such place": (
+        *(Desk.up, "explain", {"domain": "work", "destination": "192.0.2.1:0x"}),
+        *(Exit.USAGE, "192.0.2.1:0x"),
+    ),
+    "a disposable NetVM": (
+        *(Desk.up, "run", {"domain": "net", "disposable": True}),
+        *(Exit.USAGE, "provides network"),
+    ),
+    "prefs, another property": (
+        *(Desk.up, "prefs", {**NETVM, "property": "label"}),
+        *(Exit.USAGE, "expected netvm"),
+    ),
+    "prefs, no such netvm": (
+        *(Desk.up, "prefs", {**NETVM, "value": "nowhere"}),
+        *(Exit.USAGE, UNKNOWN),
+    ),
+    "prefs, an AppVM as netvm": (
+        *(Desk.up, "prefs", {**NETVM, "value": "vault"}),
+        *(Exit.USAGE, "vault provides no network"),
+    ),
+    "prefs, gone from the file": (
+        *(replaced("[domains.work]", "[domains.other]"), "prefs", NETVM),
+        *(Exit.USAGE, "work: no such domain"),
+    ),
+    "firewall, gone from the file": (
+        *(replaced("[domains.work]", "[domains.other]"), "firewall", RULE),
+        *(Exit.USAGE, "work: no such domain"),
+    ),
+    "firewall, other rules in the file": (
+        *(replaced("443", "80"), "firewall", RULE),
+        *(Exit.USAGE, "the policy file has other rules by now"),
+    ),
+    "firewall, no such action": (
+        *(Desk.up, "firewall", {**RULE, "action": "burn"}),
+        *(Exit.USAGE, "burn: unknown action"),
+    ),
+    "firewall, no rule": (
+        *(Desk.up, "firewall", {**RULE, "rule": ("open", "sesame")}),
+        *(Exit.USAGE, "open sesame: "),
+    ),
+    "firewall, no such number": (
+        *(Desk.up, "firewall", {**RULE, "action": "del", "number": 2}),
+        *(Exit.USAGE, "no rule 2, expected 0 to 1"),
+    ),
+    "the file is gone": (without_file, "apply", {}, Exit.USAGE, r":1: No such file"),
+    "the file is gone, firewall": (
+        *(without_file, "firewall", RULE),
+        *(Exit.USAGE, "No such file"),
+    ),
+    "the file is no text": (not_text, "apply", {}, Exit.USAGE, ":1: not UTF-8"),
+    "the file is no policy": (
+        *(replaced("netvm =", "netmv ="), "apply", {}),
+        *(Exit.USAGE, r"home\.toml:8: fw: unknown key netmv"),
+    ),
+    "the platform fails": (
+        *(broken("start fw"), "up", IN_FILE),
+        *(Exit.NOT_ENFORCED, "^cannot start fw$"),
+    ),
+    "the uplink fails": (
+        *(broken("uplink net"), "up", IN_FILE),
+        *(Exit.NOT_ENFORCED, "^cannot uplink net$"),
+    ),
+    "an agent keeps failing": (
+        *(failing, "up", IN_FILE),
+        *(Exit.NOT_ENFORCED, "fw: exit code 1: no kernel"),
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_a_mistake_is_an_answer(
+    desk: Desk, failure: tuple[Prepare, str, dict[str, Argument], Exit, str]
+) -> None:
+    prepare, verb, given, code, text = failure
+    prepare(desk)
+    before = desk.file.read_bytes() if desk.file.exists() else None
+    named = {k: str(desk.file) if v == "FILE" else v for k, v in given.items()}
+
+    reply = desk.ask(verb, **named)
+
+    assert isinstance(reply, Failure)
+    assert reply.exit_code is code
+    assert re.search(text, reply.text)
+    assert (desk.file.read_bytes() if desk.file.exists() else None) == before
+    if code is Exit.NOT_ENFORCED:
+        assert ("dom0", reply.text) in desk.log()
+
+
+def test_who_is_behind_is_named_when_waiting_was_in_vain(desk: Desk) -> None:
+    desk.world.platform.manners["fw"] = Manners(silent=True)
+    reply = desk.ask("up", policy=str(desk.file), patient=False)
+
+    assert isinstance(reply, Failure)
+    assert reply.exit_code is Exit.NOT_ENFORCED
+    assert "gave up waiting for the agents to be ready" in reply.text
+    assert "fw: starting" in reply.text
+
+
+def test_every_verb_of_the_command_has_its_work(desk: Desk) -> None:
+    desk.up()
+    for verb in SHAPES.keys() - {"hold", "down", "up"}:
+        given = {"action": "list", "destination": "192.0.2.1:1", "domain": "work"}
+        wanted = {k: v for k, v in given.items() if k in SHAPES[verb]}
+        assert isinstance(desk.ask(verb, **wanted), Answer)
