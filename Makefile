@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PREFIX := /usr
 
-.PHONY: demo test check setup lint types contracts suite bench install uninstall clean
+.PHONY: demo test check setup lint types contracts suite bench fuzz install uninstall clean
 
 demo: setup
 	/usr/bin/python3 -I . controller demo examples/home.toml
@@ -27,6 +27,10 @@ contracts:
 
 suite:
 	$(BIN)/pytest -q --timeout 600
+
+# The machine of the prover against the kernel, for some 20 minutes, elsewhere each time.
+fuzz: setup
+	FUZZ=20 FUZZ_SEED=$$(date +%s) $(BIN)/pytest -q tests/kernel/test_proof_machine_fuzz.py
 
 bench: setup
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The nf_tables bytecode of a namespace, run for all packets at once.
+
+A chain comes to a diagram: for every packet of one IP version, how it leaves
+the chain and with what.  What is not modelled is a field of its own, a doubt
+with a name, so that a result can be asked in two ways: what may happen, for
+some value of the doubts, and what must happen, for all of them.
+"""
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+
+from proof.bytecode import Bytecode, Place
+from proof.comparisons import Comparisons
+from proof.diagram import BOTTOM, Budget, Node, OverrunError
+from proof.explore import Point, project, relabel, value_at
+from proof.fields import FRAGMENTS, layout
+from proof.lookups import Contents, Lookups, contents
+from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
+from proof.routes import Routing
+from proof.rule import Tools, run
+from proof.space import Space
+from proof.statements import STEPS
+
+_DOUBTS = 400
+_DEPTH = 64  # chains within chains; the kernel allows 16
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A rule that a packet matched, on its way through the chains."""
+
+    chain: Place
+    handle: int
+    comment: str | None
+
+
+class Machine:
+    """Runs the chains of one snapshot for one IP version (4 or 6).
+
+    Every method that builds may raise `OverrunError`: then nothing is known.
+    """
+
+    def __init__(
+        self,
+        code: Bytecode,
+        routing: Routing,
+        version: int,
+        budget: Budget | None = None,
+    ) -> None:
+        """Start with no chain run."""
+        self.space = Space((), budget)
+        self.fields = layout(version, routing.links, self.space)
+        self.doubts = {self.space.levels[FRAGMENTS]: "later fragments"}
+        comparisons = Comparisons(self.space, self._doubt)
+        self._code = code
+        self._ready: dict[Place, Contents] = {}
+        self._tools = Tools(
+            self.fields,
+            comparisons,
+            Lookups(self.space, comparisons),
+            self._contents,
+            STEPS,
+        )
+        self._steps: dict[tuple[Place, int, Env], Node] = {}
+        self._traced: dict[tuple[Place, int, Env], Node] = {}
+        self._results: dict[tuple[Place, int, Env], Node] = {}
+        self._here = ""
+        self._depth = 0
+
+    def _contents(self, place: Place) -> Contents:
+        if place not in self._ready:
+            self._ready[place] = contents(self._code.sets[place])
+        return self._ready[place]
+
+    def _doubt(self, reason: str) -> Node:
+        if len(self.doubts) >= _DOUBTS:
+            raise OverrunError(f"more than {_DOUBTS} doubts, the last: {reason}")
+        level = self.space.field(f"doubt {len(self.doubts)}", 1)
+        self.doubts[level] = f"{self._here}: {reason}"
+        return self.space.within(level, (1, 1))
+
+    def chain(self, place: Place, env: Env = UNTOUCHED) -> Node:
+        """Return an `Outcome` for each packet; RETURN at the end of the chain."""
+        if self._depth >= _DEPTH:
+            raise OverrunError(f"{place}: more than {_DEPTH} chains deep")
+        self._depth += 1
+        try:
+            return self._rest(place, 0, env)
+        finally:
+            self._depth -= 1
+
+    def hooked(self, place: Place, env: Env = UNTOUCHED) -> Node:
+        """Return the same for a base chain, whose end is its policy."""
+        hook = self._code.chains[place].hook
+        accepts = hook is None or hook.policy != 0
+        end = End.ACCEPT if accepts else End.DROP
+
+        def closed(value: Hashable) -> Hashable:
+            match value:
+                case Outcome(End.RETURN, left):
+                    return Outcome(end, left)
+                case _:
+                    return value
+
+        return relabel(self.space, self.chain(place, env), closed)
+
+    def _rest(self, place: Place, first: int, env: Env) -> Node:
+        """Return what the rules from the place ``first`` on come to."""
+        key = (place, first, env)
+        if key in self._results:
+            return self._results[key]
+        doubts = len(self.doubts)
+        parts: list[Node] = []
+        for index in range(first, len(self._code.chains[place].rules)):
+            part = self._rule(place, index, env)
+            parts.append(part)
+            if part.level == BOTTOM and part is not self.space.nothing:
+                break
+        parts.append(self.space.leaf(Outcome(End.RETURN, env)))
+        found = self.space.fold(self.space.over, parts, self.space.nothing)
+        if len(self.doubts) == doubts:  # else each visit has doubts of its own
+            self._results[key] = found
+        return found
+
+    def _rule(self, place: Place, index: int, env: Env) -> Node:
+        """Return outcomes; nothing where the next rule goes on with the same."""
+
+        def follow(value: Hashable) -> Hashable | Node:
+            match value:
+                case Onwards(left):
+                    return self._rest(place, index + 1, left)
+                case Call(chain, True, left):
+                    return self.chain(chain, left)
+                case Call(chain, False, left):
+                    return self._back(self.chain(chain, left), place, index, env)
+                case _:
+                    return value
+
+        return relabel(self.space, self._step(place, index, env), follow)
+
+    def _back(self, found: Node, place: Place, index: int, env: Env) -> Node:
+        def follow(value: Hashable) -> Hashable | Node:
+            match value:
+                case Outcome(End.RETURN, left):
+                    if left == env:
+                        return None
+                    return self._rest(place, index + 1, left)
+                case _:
+                    return value
+
+        return relabel(self.space, found, follow)
+
+    def _step(self, place: Place, index: int, env: Env) -> Node:
+        key = (place, index, env)
+        if key in self._steps:
+            return self._steps[key]
+        doubts = len(self.doubts)
+        rule = self._code.chains[place].rules[index]
+        self._here = f"{place} handle {rule.handle}"
+        found = run(self._tools, place, rule.expressions, env)
+        if len(self.doubts) == doubts:
+            self._steps[key] = found
+        return found
+
+    def may(self, node: Node, ends: Collection[End]) -> Node:
+        """Return the packets that leave so for some value of the doubts."""
+        return project(
+            self.space, self._left(node, ends), self.doubts, self.space.either
+        )
+
+    def must(self, node: Node, ends: Collection[End]) -> Node:
+        """Return the packets that leave so whatever the doubts are."""
+        return project(self.space, self._left(node, ends), self.doubts, self.space.both)
+
+    def _left(self, node: Node, ends: Collection[End]) -> Node:
+        def left(value: Hashable) -> bool:
+            return isinstance(value, Outcome) and value.end in ends
+
+        return relabel(self.space, node, left)
+
+    def trace(self, place: Place, point: Point, env: Env = UNTOUCHED) -> Iterator[Seen]:
+        """Yield the rules that a packet matches, the deciding one last.
+
+        Where a doubt decides, the way is that of a doubt that does not hold.
+        """
+        yield from _Trace(self, point).chain(place, env)
+
+    def matched(self, place: Place, index: int, env: Env, point: Point) -> Hashable:
+        """Return the step of one rule for one packet, None if it does not match."""
+        key = (place, index, env)
+        if key not in self._traced:
+            self._traced[key] = self._step(place, index, env)
+        return value_at(self.space, self._traced[key], point)
+
+    @property
+    def code(self) -> Bytecode:
+        """The bytecode that is run."""
+        return self._code
+
+
+@dataclass(slots=True)
+class _Trace:
+    machine: Machine
+    point: Mapping[str, int]
+    outcome: Outcome | None = None
+
+    def chain(self, place: Place, env: Env) -> Iterator[Seen]:
+        """Yield the rules matched in a chain; ``outcome`` is how it was left."""
+        for index, rule in enumerate(self.machine.code.chains[place].rules):
+            step = self.machine.matched(place, index, env, self.point)
+            if step is None:
+                continue
+            yield Seen(place, rule.handle, rule.comment)
+            match step:
+                case Onwards(left):
+                    env = left
+                case Outcome() as outcome:
+                    self.outcome = outcome
+                    return
+                case Call(chain, goto, left):
+                    yield from self.chain(chain, left)
+                    if goto or self.outcome is None or self.outcome.end != End.RETURN:
+                        return
+                    env = self.outcome.env
+                case _:
+                    raise TypeError(f"not a step: {step}")
+        self.outcome = Outcome(End.RETURN, env)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The expressions that act: verdicts, translation, refusal, and those that count.
+
+Sources: ``nft_immediate.c``, ``nft_nat.c``, ``nft_masq.c``, ``nft_redir.c``,
+``nft_reject.c``, ``nft_objref.c`` in ``net/netfilter``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from proof import loading, matches
+from proof.bytecode import Code, Verdict, data
+from proof.netlink import Attributes, need, number
+from proof.outcome import End, Nat, Outcome, Translation
+from proof.rule import RuleRun
+from proof.values import Value
+
+_HARMLESS_OBJECTS = {1, 3, 7, 8, 9}  # counter, helper, timeout, secmark, expectation
+_ADDRESS, _PORT = 3, 5  # NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
+_LENGTHS = {2: 4, 10: 16}  # bytes of an address, by NFPROTO_…
+_PORT_LENGTH = 2  # bytes
+
+
+def immediate(this: RuleRun, values: Attributes) -> None:
+    """Set a register or give a verdict."""
+    match data(need(values, 2, "immediate"), "immediate"):
+        case Verdict(Code.CONTINUE):
+            pass
+        case Verdict() as verdict:
+            this.decide(verdict, this.space.true)
+            this.ended = True
+        case bytes() as value:
+            this.write(values, 1, tuple(value))
+
+
+def nothing(this: RuleRun, values: Attributes) -> None:
+    """Count or log: the packet goes on as it was."""
+    del this, values
+
+
+def notrack(this: RuleRun, values: Attributes) -> None:
+    """Keep conntrack from looking at the packet."""
+    del values
+    this.env = replace(this.env, untracked=True)
+
+
+def reject(this: RuleRun, values: Attributes) -> None:
+    """Drop the packet and tell its sender."""
+    del values
+    this.end(Outcome(End.REJECT, this.env))
+
+
+def nat(this: RuleRun, values: Attributes) -> None:
+    """Translate, which accepts."""
+    source = number(need(values, 1, "nat"), "nat") == 0
+    family = number(need(values, 2, "nat"), "nat")
+    _translate(
+        this,
+        Nat(
+            Translation.SOURCE if source else Translation.DESTINATION,
+            _register(this, values, _ADDRESS, _LENGTHS.get(family, 0)),
+            _register(this, values, _PORT, _PORT_LENGTH),
+        ),
+    )
+
+
+def masq(this: RuleRun, values: Attributes) -> None:
+    """Translate to an address of the interface it leaves by."""
+    port = _register(this, values, 2, _PORT_LENGTH)
+    _translate(this, Nat(Translation.MASQUERADE, None, port))
+
+
+def redir(this: RuleRun, values: Attributes) -> None:
+    """Translate to an address of this host."""
+    port = _register(this, values, 1, _PORT_LENGTH)
+    _translate(this, Nat(Translation.REDIRECT, None, port))
+
+
+def _translate(this: RuleRun, what: Nat) -> None:
+    this.end(Outcome(End.ACCEPT, replace(this.env, nat=(*this.env.nat, what))))
+
+
+def _register(
+    this: RuleRun, values: Attributes, kind: int, length: int
+) -> Value | None:
+    return this.read(values, kind, length) if kind in values else None
+
+
+def objref(this: RuleRun, values: Attributes) -> None:
+    """Use a named object: a counter changes nothing, a quota or limit may end."""
+    kind = number(values.get(1), "objref")
+    if kind not in _HARMLESS_OBJECTS:
+        this.keep(this.doubt(f"object of type {kind}"))
+
+
+STEPS: Mapping[str, Callable[[RuleRun, Attributes], None]] = {
+    "bitwise": matches.bitwise,
+    "byteorder": matches.byteorder,
+    "cmp": matches.cmp,
+    "lookup": matches.lookup,
+    "range": matches.range_,
+    "ct": loading.load_ct,
+    "exthdr": loading.load_exthdr,
+    "fib": loading.load_fib,
+    "meta": loading.load_meta,
+    "payload": loading.load_payload,
+    "counter": nothing,
+    "last": nothing,
+    "log": nothing,
+    "immediate": immediate,
+    "masq": masq,
+    "nat": nat,
+    "notrack": notrack,
+    "objref": objref,
+    "redir": redir,
+    "reject": reject,
+}
+"""What each expression does, by the kernel's name of it."""

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What chains come to: verdicts, what is left on packets, and what is not known."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from proof import snapshot
+from proof.bytecode import Bytecode, Chain, Code, Expression, Place, Rule
+from proof.diagram import OverrunError
+from proof.explore import leaves, pick, where
+from proof.fields import CT, DPORT, L4, PROTO, TRANSPORT, UNTRACKED
+from proof.machine import Machine
+from proof.netlink import attribute
+from proof.outcome import End, Nat, Outcome, Translation
+from proof.routes import Routing
+from tests.proof.namespaces_apart import apart
+
+NOWHERE = Routing((), (), (), ())
+ENTRY = Place(2, "own", "entry")
+
+
+@pytest.fixture
+def space() -> Iterator[None]:
+    with apart():
+        yield
+
+
+def loaded(*rules: str) -> Machine:
+    lines = [
+        "add table ip own",
+        "add chain ip own next",
+        "add chain ip own entry { type nat hook prerouting priority 0; }",
+        *(f"add rule ip own entry {rule}" for rule in rules),
+    ]
+    subprocess.run(["nft", "-f", "-"], input="\n".join(lines), text=True, check=True)
+    found = snapshot.here()
+    return Machine(found.bytecode, found.routing, 4)
+
+
+def ends(machine: Machine) -> set[tuple[End, tuple[Nat, ...]]]:
+    outcomes = leaves(machine.hooked(ENTRY))
+    return {(o.end, o.env.nat) for o in outcomes if isinstance(o, Outcome)}
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+@pytest.mark.parametrize(
+    ("rule", "effect"),
+    [
+        pytest.param(
+            "tcp dport 80 dnat to 192.0.2.7:8080",
+            Nat(Translation.DESTINATION, (192, 0, 2, 7), (0x1F, 0x90)),
+            id="dnat to a port",
+        ),
+        pytest.param(
+            "tcp dport 80 dnat to 192.0.2.7",
+            Nat(Translation.DESTINATION, (192, 0, 2, 7)),
+            id="dnat",
+        ),
+        pytest.param(
+            "tcp dport 80 redirect to :9040",
+            Nat(Translation.REDIRECT, None, (0x23, 0x50)),
+            id="redirect",
+        ),
+    ],
+)
+def test_a_translation_accepts_and_stays_on_the_packet(rule: str, effect: Nat) -> None:
+    machine = loaded(rule)
+
+    assert ends(machine) == {(End.ACCEPT, (effect,)), (End.ACCEPT, ())}
+    translated = where(
+        machine.space,
+        machine.hooked(ENTRY),
+        {
+            o
+            for o in leaves(machine.hooked(ENTRY))
+            if isinstance(o, Outcome) and o.env.nat
+        },
+    )
+    packet = pick(machine.space, translated, liked={L4: [1], TRANSPORT: [20]})
+    assert packet is not None
+    assert (packet[PROTO], packet[DPORT]) == (6, 80)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+def test_a_doubt_is_named_and_keeps_its_guard() -> None:
+    machine = loaded("tcp dport 80 limit rate 1/second drop")
+
+    result = machine.hooked(ENTRY)
+
+    names = [name for name in machine.doubts.values() if "limit" in name]
+    assert names == ["ip own entry handle 3: limit"]
+    may = machine.may(result, {End.DROP})
+    assert machine.must(result, {End.DROP}) is machine.space.false
+    packet = pick(machine.space, may)
+    assert packet is not None
+    assert (packet[PROTO], packet[DPORT]) == (6, 80)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+def test_each_visit_to_a_limit_has_a_doubt_of_its_own() -> None:
+    machine = loaded("jump next", "jump next", "drop")
+    subprocess.run(
+        ["nft", "add rule ip own next limit rate 1/second accept"], check=True
+    )
+    found = snapshot.here()
+    machine = Machine(found.bytecode, found.routing, 4)
+
+    machine.hooked(ENTRY)
+
+    assert len([name for name in machine.doubts.values() if "limit" in name]) == 2
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+def test_a_packet_without_a_conntrack_entry_has_no_direction() -> None:
+    machine = loaded("ct direction original drop", "ct direction reply drop")
+    space = machine.space
+
+    passing = machine.must(machine.hooked(ENTRY), {End.ACCEPT})
+
+    untracked = space.within(space.levels[CT], (UNTRACKED, UNTRACKED))
+    assert space.both(passing, untracked) is untracked
+
+
+def program(*expressions: Expression) -> Machine:
+    chain = Chain(ENTRY, None, (Rule(7, expressions),))
+    tables = {ENTRY._replace(name="own"): 0}
+    return Machine(Bytecode(1, tables, {ENTRY: chain}), NOWHERE, 4)
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    word = attribute(1, (code & 0xFFFFFFFF).to_bytes(4, "big"))
+    return attribute(2, word + (attribute(2, chain.encode()) if chain else b""))
+
+
+ACCEPT = Expression("immediate", {1: bytes(4), 2: verdict(Code.ACCEPT)})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pytest.param(Expression("frobnicate", {}), id="an unheard-of expression"),
+        pytest.param(Expression("target", {1: b"MASQUERADE\0"}), id="of xtables"),
+        pytest.param(Expression("queue", {1: b"\0\1"}), id="a queue"),
+        pytest.param(Expression("cmp", {}), id="a comparison without operands"),
+        pytest.param(Expression("meta", {1: b"\0\0\0\xff", 2: b"\0\0\0\4"}), id="reg"),
+        pytest.param(
+            Expression("payload", {1: b"\0\0\0\1", 2: b""}), id="an empty one"
+        ),
+        pytest.param(
+            Expression("immediate", {1: bytes(4), 2: verdict(Code.QUEUE)}), id="verdict"
+        ),
+    ],
+)
+def test_nothing_unmodelled_escapes_or_is_certain(expression: Expression) -> None:
+    machine = program(expression, ACCEPT)
+
+    result = machine.chain(ENTRY)
+
+    space = machine.space
+    assert machine.may(result, {End.ACCEPT}) is space.true
+    assert machine.must(result, {End.ACCEPT}) is space.false
+    assert any("handle 7" in name for name in machine.doubts.values())
+
+
+def test_a_loop_of_chains_is_an_overrun() -> None:
+    again = Expression("immediate", {1: bytes(4), 2: verdict(Code.JUMP, "entry")})
+
+    with pytest.raises(OverrunError, match="chains deep"):
+        program(again).chain(ENTRY)
