@@ -37,6 +37,8 @@ _GONE = frozenset({ENOENT})
 
 COUNT = "netfilter/nf_conntrack_count"
 """Flows of this namespace.  A dump walks the table that all of them share."""
+FEW = 4096
+"""So many flows are decoded sooner than the table is walked twice."""
 
 
 class CtNetlink:
@@ -64,25 +66,27 @@ class CtNetlink:
         self._kernel.do(*(_deletion(version, _name(found)) for version, found in flows))
 
     def _of(
-        self, addresses: Iterable[Address], sides: Iterable[int]
+        self, addresses: Iterable[Address], sides: tuple[int, ...]
     ) -> Iterator[tuple[Family, dict[int, bytes]]]:
         """Yield the flows one of whose ``sides`` comes from one of ``addresses``."""
-        if sysctl.read(COUNT) == 0:
+        count = sysctl.read(COUNT)
+        if count == 0:
             return
+        several = len(sides) > 1 and count is not None and count < FEW
         for version in Family:
             wanted = {a.packed for a in addresses if family(a) is version}
-            for body in self._dumps(version, wanted, sides):
+            for body in self._dumps(version, wanted, () if several else sides):
                 found = attributes(body, _HEADER.size)
                 if any(_source(version, found[side]) in wanted for side in sides):
                     yield version, found
 
     def _dumps(
-        self, version: Family, wanted: set[bytes], sides: Iterable[int]
+        self, version: Family, wanted: set[bytes], sides: tuple[int, ...]
     ) -> Iterator[bytes]:
-        """Yield at least those that are wanted; for many, one dump of all."""
+        """Yield at least those that are wanted; for many, or no side, of all."""
         header = _HEADER.pack(NUMBERS[version], 0, 0)
         bodies = [header] if wanted else []
-        if version is Family.IPV4 and len(wanted) == 1:
+        if version is Family.IPV4 and len(wanted) == 1 and sides:
             ip = _nested(_TUPLE_IP, attribute(_SOURCE[version], *wanted))
             bodies = [
                 header + _nested(side, ip) + _nested(_FILTER, attribute(side, _LOOK))

@@ -98,6 +98,8 @@ class Database:
                     changed |= self._reread(path)
         if changed:
             self._understand()
+            # dom0 waits to be told that it was seen, be it all the same.
+            self._told.pop(STATUS, None)
         return changed, committed
 
     def acknowledge(self, addresses: Iterable[Address]) -> None:

@@ -120,7 +120,7 @@ class Enforcer:
             self._sweep(joined(sober.values()))
         except FirewallError as error:
             self._close(str(error))
-        self._note(sober)
+        self._anew(sober)
         self.firewall.release()
 
     def _batch(self, wanted: Parts) -> Parts:
@@ -157,7 +157,7 @@ class Enforcer:
             self._sweep(shut)
         except FirewallError as error:
             raise CannotEnforceError(str(error)) from error
-        self._note({None: shut})
+        self._anew({None: shut})
         raise FirewallError(f"closed: {reason}")
 
     def _change(self, wanted: Parts) -> None:
@@ -189,7 +189,7 @@ class Enforcer:
         try:
             if script := difference(old, new):
                 self.firewall.load(script)
-                self._note(wanted)
+                self._note(wanted, old, new)
         except (FirewallError, ValueError) as error:
             self._refusal = str(error)
             log.error("nftables refuses: %s", error)  # noqa: TRY400
@@ -197,11 +197,13 @@ class Enforcer:
         self._loaded = wanted
         return True
 
-    def _note(self, loaded: Parts) -> None:
-        """Remember what a transaction put into the kernel."""
-        if self._loaded is None:
-            self._sum = 0
-        old, new = changed(self._loaded or {}, loaded)
+    def _anew(self, loaded: Parts) -> None:
+        """Remember that this is in the kernel, whatever was."""
+        self._sum = 0
+        self._note(loaded, {}, joined(loaded.values()))
+
+    def _note(self, loaded: Parts, old: Ruleset, new: Ruleset) -> None:
+        """Remember what a transaction made of the kernel's rules."""
         self._sum += weight(new) - weight(old)
         self._loaded = loaded
         self.generation += 1

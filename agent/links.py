@@ -76,9 +76,12 @@ class LinkTable:
     def handle(self) -> bool:
         """Take what changed; return whether anything did."""
         changed = False
+        before: dict[int, Link | None] = {}
         try:
             for message in self._events.events():
-                changed |= self._take(message)
+                changed |= self._take(message, before)
+            # What a link was in between, on its way to what we made it, is no news.
+            changed |= any(self._links.get(i) != link for i, link in before.items())
         except OSError as error:
             if error.errno != ENOBUFS:
                 raise
@@ -201,20 +204,24 @@ class LinkTable:
         self._links.clear()
         self._names.clear()
         for message in found:
-            self._take(message)
+            self._take(message, {})
 
-    def _take(self, message: Message) -> bool:
-        """Follow an event; return whether anything is other than it was."""
+    def _take(self, message: Message, was: dict[int, Link | None]) -> bool:
+        """Follow an event; note in ``was`` what a link was before the first.
+
+        Return whether it was somebody else's and not about a link.
+        """
         if message.kind not in {NEW_LINK, DEL_LINK}:
             return message.port != self._kernel.port
         number, _, index, flags, _ = LINK.unpack_from(message.body)
         if number != AF_UNSPEC:  # the link as a port of a bridge
             return False
         before = self._links.pop(index, None)
+        was.setdefault(index, before)
         if before is not None:
             self._names.pop(before.name, None)
         if message.kind == DEL_LINK:
-            return before is not None
+            return False
         found = attributes(message.body, LINK.size)
         after = Link(
             index=index,
@@ -224,7 +231,7 @@ class LinkTable:
             up=bool(flags & UP),
         )
         self._put(after)
-        return after != before
+        return False
 
     def _put(self, link: Link) -> None:
         self._links[link.index] = link

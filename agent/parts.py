@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from operator import is_
 
 from rules.model import Address
 from rules.objects import Chain, Key, Map, Object, Ruleset, Set
@@ -16,15 +17,22 @@ A part that is the same object is the same; no two have an object in common.
 
 
 def changed(old: Parts, new: Parts) -> tuple[Ruleset, Ruleset]:
-    """Return what the parts that differ held, and what they hold now."""
-    more = [part for part, content in new.items() if old.get(part) is not content]
-    less = [part for part in more if part in old]
-    if len(new) - len(more) + len(less) < len(old):
-        less += old.keys() - new.keys()
-    return joined(old[part] for part in less), joined(new[part] for part in more)
+    """Return the objects of both, without those that are the same."""
+    if len(old) == len(new) and all(map(is_, old, new)):
+        pairs = zip(new, old.values(), new.values(), strict=True)
+        more = less = [part for part, was, content in pairs if was is not content]
+    else:  # the hash of an address is slow
+        more = [part for part, content in new.items() if old.get(part) is not content]
+        less = [part for part in more if part in old]
+        if len(new) - len(more) + len(less) < len(old):
+            less += old.keys() - new.keys()
+    gone, come = joined(map(old.__getitem__, less)), joined(map(new.__getitem__, more))
+    for key in [key for key, content in come.items() if gone.get(key) is content]:
+        del gone[key], come[key]
+    return gone, come
 
 
-def joined(parts: Iterable[Ruleset]) -> Ruleset:
+def joined(parts: Iterable[Ruleset]) -> dict[Key, Object]:
     """Return the objects of all parts."""
     found: dict[Key, Object] = {}
     for part in parts:

@@ -7,7 +7,7 @@ So a change of one client of a thousand costs the messages of one.
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from errno import ENOBUFS, ENODEV, ENOENT, ESRCH
+from errno import EACCES, ENOBUFS, ENODEV, ENOENT, ESRCH
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from socket import AF_UNSPEC
 
@@ -106,7 +106,9 @@ class Routes:
         }
         for place, route in routes.items():
             if self._routes.get(place) != route:
-                yield replace_route(route)
+                # EACCES: no IPv6 on that link yet; it is routed when it is put
+                # into use, and its neighbours must not wait for that.
+                yield replace(replace_route(route), fine=frozenset({EACCES}))
         for place in self._routes.keys() - routes.keys():
             yield delete_route(self._routes[place])
         for body, present in self._rules.items():

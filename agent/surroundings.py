@@ -43,8 +43,7 @@ def _present(wanted: Iterable[Client], links: Links) -> Iterator[tuple[Client, i
 
 
 @LastTime
-def _at(place: tuple[Client, int]) -> Client:
-    client, index = place
+def _at(client: Client, index: int) -> Client:
     return replace(client, index=index)
 
 

@@ -2,6 +2,7 @@
 """The command ``ravelin``, and what it starts of itself."""
 
 import sys
+from pathlib import Path
 
 
 def main(words: list[str]) -> int:
@@ -15,15 +16,25 @@ def main(words: list[str]) -> int:
             from controller.enter import main as enter  # noqa: PLC0415
 
             return enter(rest)
+        case ["dhcp-event", *rest]:
+            from controller.platforms.dhcp_event import main as event  # noqa: PLC0415
+
+            return event(rest)
         case ["demo", *rest]:
             from controller.demo import main as demo  # noqa: PLC0415
 
             return demo(rest)
         case _:
             from controller.cli import main as cli  # noqa: PLC0415
-            from controller.service import start  # noqa: PLC0415
 
-            return cli(words, start=start)
+            return cli(words, start=_start)
+
+
+def _start(socket: Path) -> None:
+    # Only `up` needs the daemon, which takes 0.3 s to import.
+    from controller.service import start  # noqa: PLC0415
+
+    start(socket)
 
 
 if __name__ == "__main__":

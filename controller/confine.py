@@ -84,6 +84,21 @@ def rights_of_an_agent(uid: int) -> tuple[str, ...]:
     )
 
 
+def rights_of_a_dhcp_client(uid: int) -> tuple[str, ...]:
+    """Return the rights of a DHCP client: those of an agent, raw sockets, port 68."""
+    caps = "-all,+net_admin,+net_raw,+net_bind_service"
+    return (
+        f"--reuid={uid}",
+        f"--regid={uid}",
+        "--clear-groups",
+        f"--inh-caps={caps}",
+        f"--ambient-caps={caps}",
+        f"--bounding-set={caps}",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+    )
+
+
 def rights_of_a_person(uid: int, gid: int) -> tuple[str, ...]:
     """Return the rights of a command that someone runs in a domain."""
     bounding = ",".join(("-all", *(f"+{name}" for name in KEPT)))

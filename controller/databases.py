@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from selectors import BaseSelector
 
-from controller.keys import FIREWALL, MAX_VALUE, Contents, Remove, Write, changes
+from controller.keys import FIREWALL, MAX_VALUE, VIF, Contents, Remove, Write, changes
 from controller.qubesdb_server import QubesDbServer
 from controller.qubesdb_store import Store
 
@@ -101,6 +101,9 @@ class Databases:
                         database.server.write(path, value)
                         if path.startswith(FIREWALL) and not value:
                             database.unheard.add(path.removeprefix(FIREWALL))
+                        if path.startswith(VIF):
+                            # What was said of another vif says nothing of it.
+                            database.status = None
                     case Remove(path):
                         database.server.remove(path)
             database.contents = wanted
@@ -128,6 +131,11 @@ class Databases:
     def heard(self, name: str) -> bool:
         """Whether the agent has taken every list that was committed."""
         return name in self._open and not self._open[name].unheard
+
+    def outdated(self, name: str) -> None:
+        """Wait for what an agent says next: its uplink is about to be another."""
+        if name in self._open:
+            self._open[name].status = None
 
     def silent(self, name: str) -> None:
         """Forget what an agent said that is no more."""

@@ -156,8 +156,7 @@ class Deployment:
 
     def _stop(self, domain: Domain) -> None:
         self._complete.discard(domain.name)
-        # First, for an agent that waits for an answer does not hear SIGTERM.
-        self.databases.close(domain.name)
+        self.databases.close(domain.name)  # who waits for it hears no SIGTERM
         self.supervisor.remove(domain.name)
         if domain.uplink is not None:
             self.uplink(domain.uplink).detach(domain.name)
@@ -237,6 +236,7 @@ class Deployment:
             mac=MAC,
             pairs=() if domain.provides_network else tuple(pairs),
         )
+        self.databases.outdated(domain.name)
         self.platform.attach(link)
 
 

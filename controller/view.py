@@ -57,6 +57,8 @@ class View:
     ``hidden`` are directories that appear empty, beside /run.  ``let_in`` maps
     a path below /run to the file or directory outside that appears there;
     ``owned`` maps a directory made below /run to the uid it is made for.
+    ``resolv_conf`` is where resolv.conf leads to, in place of ``resolvers``, if
+    it is to change while the program runs.
     """
 
     hostname: str
@@ -64,6 +66,7 @@ class View:
     hidden: tuple[Path, ...] = ()
     let_in: Mapping[Path, Path] = field(default_factory=dict)
     owned: Mapping[Path, int] = field(default_factory=dict)
+    resolv_conf: Path | None = None
 
 
 def session(directory: Path) -> dict[Path, Path]:
@@ -139,6 +142,9 @@ def _lay_over_etc(view: View) -> None:
     ETC.mkdir()
     for name, text in files.items():
         (ETC / name).write_text(text)
+    if view.resolv_conf is not None:
+        (ETC / "resolv.conf").unlink()
+        (ETC / "resolv.conf").symlink_to(view.resolv_conf)
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV
     mount("overlay", "/etc", "overlay", flags, f"lowerdir={ETC}:/etc")
 

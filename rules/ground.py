@@ -5,10 +5,9 @@ What is left is numbers, ready to be compiled; the first match over it is what
 `rules.decide.decide` says.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import takewhile
-from operator import eq
 
 from rules.decide import DNS_PORT, Names, alive, icmp_types, protocols
 from rules.model import (
@@ -110,23 +109,16 @@ def only_loosens(old: Ground, new: Ground) -> bool:
     """
     if old.default is Action.ACCEPT and new.default is Action.DROP:
         return False
-    before, after = list(map(_said, old.matches)), list(map(_said, new.matches))
-    same = sum(1 for _ in takewhile(bool, map(eq, before, after)))
-    del before[:same], after[:same]
-    while before and after and before[-1] == after[-1]:
+    same = sum(1 for _ in takewhile(bool, map(_alike, old.matches, new.matches)))
+    before, after = list(old.matches[same:]), list(new.matches[same:])
+    while before and after and _alike(before[-1], after[-1]):
         del before[-1], after[-1]
-    dropped = all(match[0] is Action.DROP for match in before)
-    return dropped and all(match[0] is Action.ACCEPT for match in after)
+    dropped = all(match.action is Action.DROP for match in before)
+    return dropped and all(match.action is Action.ACCEPT for match in after)
 
 
-def _said(match: Match) -> tuple[object, ...]:
-    return (
-        match.action,
-        match.networks,
-        match.protocols,
-        match.ports,
-        match.icmp_types,
-    )
+def _alike(one: Match, other: Match) -> bool:
+    return one is other or one == replace(other, source=one.source)
 
 
 @Remembered

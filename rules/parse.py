@@ -99,9 +99,9 @@ def parse_list(untrusted_values: Mapping[str, bytes], family: Family) -> ClientP
 
 def _numbered(untrusted_values: Mapping[str, bytes], family: Family) -> Iterator[Rule]:
     keys = sorted(untrusted_values.keys() - {"policy"})
-    for untrusted_key in keys:
-        if not _RULE_KEY.fullmatch(untrusted_key):
-            raise RuleError(f"key {shown(untrusted_key)}: expected policy or 0000-9999")
+    if not all(map(_RULE_KEY.fullmatch, keys)):
+        untrusted_key = next(key for key in keys if not _RULE_KEY.fullmatch(key))
+        raise RuleError(f"key {shown(untrusted_key)}: expected policy or 0000-9999")
     for key in sorted(keys, key=int):
         try:
             yield _remembered_value(untrusted_values[key], family)

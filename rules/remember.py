@@ -34,14 +34,21 @@ class Remembered(Generic[A, R]):
 
 
 class LastTime(Generic[A, R]):
-    """A function of each of many, of which it remembers those of the last call."""
+    """A function of each of many, of which it remembers those of the last call.
 
-    def __init__(self, function: Callable[[A], R]) -> None:
+    It knows an argument by the identity of the object and the word beside it.
+    """
+
+    def __init__(self, function: Callable[[A, int], R]) -> None:
         self._function = function
-        self._known: dict[A, R] = {}
+        self._known: dict[tuple[int, int], tuple[A, R]] = {}
 
-    def __call__(self, arguments: Iterable[A]) -> list[R]:
+    def __call__(self, arguments: Iterable[tuple[A, int]]) -> list[R]:
         """Return ``function`` of each argument; they differ from each other."""
         known, function = self._known, self._function
-        self._known = {a: known[a] if a in known else function(a) for a in arguments}
-        return list(self._known.values())
+        self._known = {
+            (id(argument), word): known.get((id(argument), word))
+            or (argument, function(argument, word))
+            for argument, word in arguments
+        }
+        return [found for _, found in self._known.values()]

@@ -85,17 +85,17 @@ def _rules(version: Family, uplinks: list[str]) -> Iterator[Rule]:
 
 
 def _to_clients(facts: Facts) -> Iterator[Route]:
-    for routes in _to_each(facts.clients):
+    for routes in _to_each((client, client.index) for client in facts.clients):
         yield from routes
 
 
 @LastTime
-def _to_each(client: Client) -> tuple[Route, ...]:
+def _to_each(client: Client, index: int) -> tuple[Route, ...]:
     # As in vif-route-qubes: of two vifs with one address the newer wins.
     serial = int(client.vif.removeprefix("vif").partition(".")[0])
     return tuple(
         # Not 0 for the newest of all: in IPv6 that stands for 1024.
-        Route(CLIENTS, ip_network(address), client.index, metric=NEWEST + 1 - serial)
+        Route(CLIENTS, ip_network(address), index, metric=NEWEST + 1 - serial)
         for address in client.addresses
     )
 

@@ -42,7 +42,8 @@ def ruleset(allowed: Allowed, facts: Facts) -> Ruleset:
     The dispatch map names the chain of every client address; the chains
     themselves are the clients' programs (`rules.compile`).
     """
-    senders = [sender for each in _senders(facts.clients) for sender in each]
+    clients = _senders((client, client.index) for client in facts.clients)
+    senders = [sender for each in clients for sender in each]
     content: dict[Key, Object] = dict(_guard(facts, senders))
     for words, version in ((V4, Family.IPV4), (V6, Family.IPV6)):
         present = [sender for sender in senders if sender.version is version]
@@ -68,13 +69,13 @@ class _Sender:
 
 
 @LastTime
-def _senders(client: Client) -> tuple[_Sender, ...]:
+def _senders(client: Client, index: int) -> tuple[_Sender, ...]:
     return tuple(
         _Sender(
             version=family(address),
             address=str(address),
-            here=f"{client.index} . {address}",
-            framed=f"{client.index} . {client.mac} . {address}",
+            here=f"{index} . {address}",
+            framed=f"{index} . {client.mac} . {address}",
             verdict=f"goto {chain_name(address)}",
         )
         for address in client.addresses

@@ -5,15 +5,17 @@ Everything is found again from files below the runtime directory:
 
 * ``ns/DOMAIN``: the namespace, see `controller.namespaces`;
 * ``log/DOMAIN.log``, ``log/DOMAIN.log.1``: what its agent wrote, 1 MiB each;
-* ``notify/DOMAIN``: the socket on which its agent says that it is well.
+* ``notify/DOMAIN``: the socket on which its agent says that it is well;
+* ``resolv/DOMAIN/resolv.conf``: its own, for whoever configures its uplink.
 
 An agent finds itself in a machine as on Qubes: its QubesDB at the usual path,
 resolv.conf, and a uid that is nobody else's.
 """
 
 import os
+import shutil
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from agent.qubesdb import SOCKET
@@ -37,6 +39,8 @@ ROOT = Path(__file__).parents[2]  # has __main__.py
 PYTHON = "/usr/bin/python3"
 
 NOTIFY = Path("/run/ravelin/notify")  # inside
+RESOLV = Path("/run/ravelin/resolv")  # inside
+RESOLV_CONF = RESOLV / "resolv.conf"
 
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -83,6 +87,11 @@ class Netns:
             namespaces.kill_all(net)
         namespaces.remove(net)
         self._notify(name).unlink(missing_ok=True)
+        shutil.rmtree(self.resolv(name), ignore_errors=True)
+
+    def resolv(self, name: str) -> Path:
+        """Return the directory of a domain's resolv.conf."""
+        return self._runtime / "resolv" / name
 
     def sweep(self) -> None:
         """End every domain, and nothing but domains."""
@@ -105,13 +114,20 @@ class Netns:
 
     def spawn_agent(self, start: AgentStart) -> Agent:
         """Start the agent of a domain that provides network."""
-        path, log = self._notify(start.domain), self._log(start.domain)
+        path, log = self._notify(start.domain), self.log(start.domain)
         path.unlink(missing_ok=True)
+        resolv = self.resolv(start.domain)
+        resolv.mkdir(mode=0o755, parents=True, exist_ok=True)
+        lines = "".join(f"nameserver {each}\n" for each in start.resolvers)
+        # Exclusive: a DHCP client may own the directory, and link it elsewhere.
+        with suppress(FileExistsError), (resolv / "resolv.conf").open("x") as file:
+            file.write(lines)
+        inside = {Path(SOCKET).resolve(): start.qubesdb, NOTIFY: path, RESOLV: resolv}
         view = View(
             start.domain,
-            resolvers=start.resolvers,
             hidden=(self._runtime,),
-            let_in={Path(SOCKET).resolve(): start.qubesdb, NOTIFY: path},
+            let_in=inside,
+            resolv_conf=RESOLV_CONF,
         )
         rights = rights_of_an_agent(start.uid)
         confinement = Confinement(self.net(start.domain), view, rights)
@@ -148,7 +164,8 @@ class Netns:
     def _notify(self, name: str) -> Path:
         return self._runtime / "notify" / name
 
-    def _log(self, name: str) -> Path:
+    def log(self, name: str) -> Path:
+        """Return the file that has what a program of a domain wrote."""
         return self._runtime / "log" / f"{name}.log"
 
 

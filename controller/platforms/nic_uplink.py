@@ -6,6 +6,7 @@ configured it (NetworkManager, ifupdown) does so again when it returns.  Its nam
 stays.  ``nic/DOMAIN`` below the runtime directory has the name.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from controller import cables, namespaces
@@ -16,15 +17,29 @@ from rules.model import Family
 SYS = Path("/sys/class/net")
 LOST = "{0}: its addresses are gone, it has to be configured inside the NetVM"
 
+Notes = tuple[str, ...]
+
+
+def _by_hand(_domain: str, name: str) -> Notes:
+    return (LOST.format(name),)
+
 
 class NicUplink:
     """Moves cards of the namespace we are in, which is the host's.
 
+    ``configure`` gives the card of a domain addresses again, or says why not.
     With ``force`` even the card of the machine's only default route.
     """
 
-    def __init__(self, runtime: Path, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        runtime: Path,
+        configure: Callable[[str, str], Notes] = _by_hand,
+        *,
+        force: bool = False,
+    ) -> None:
         self._directory = runtime / "nic"
+        self._configure = configure
         self._force = force
 
     def attach(self, domain: str, net: Path, name: str) -> WayOut:
@@ -36,7 +51,7 @@ class NicUplink:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             record.write_text(name)
             cables.move(name, net)
-        return WayOut(name, (), (LOST.format(name),))
+        return WayOut(name, (), self._configure(domain, name))
 
     def detach(self, domain: str, net: Path) -> None:
         """Bring the card of a NetVM back, if it has one.

@@ -29,10 +29,11 @@ class Agent:
 
     def trim_log(self) -> None:
         """Move the log aside once it is too long; the agent writes on at the start."""
-        if self.log.stat().st_size > LOG_LIMIT:
-            before = self.log.with_suffix(".log.1")
-            before.write_bytes(self.log.read_bytes()[-LOG_LIMIT:])
-            os.truncate(self.log, 0)
+        with suppress(OSError):  # a full disk, which must not end the controller
+            if self.log.stat().st_size > LOG_LIMIT:
+                before = self.log.with_suffix(".log.1")
+                before.write_bytes(self.log.read_bytes()[-LOG_LIMIT:])
+                os.truncate(self.log, 0)
 
     def finish(self) -> str:
         """Let go of a process that ended; return why it ended, for people."""

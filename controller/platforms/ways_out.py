@@ -8,6 +8,7 @@ from pathlib import Path
 from agent.nft import Nft
 from controller.domains import HostUplink as Host
 from controller.domains import LabUplink, Nic
+from controller.platforms.dhcp import Dhcp
 from controller.platforms.host_uplink import HostUplink
 from controller.platforms.lab import Internet, Lab
 from controller.platforms.netns import Netns
@@ -42,7 +43,7 @@ class WaysOut:
     def __init__(self, runtime: Path, platform: Netns) -> None:
         self._net = platform.net
         self._host = HostUplink(runtime, _load)
-        self._nic = NicUplink(runtime)
+        self._nic = NicUplink(runtime, Dhcp(platform).configure)
         self._internet = Internet(runtime)
         self._runtime = runtime
 

@@ -88,6 +88,11 @@ class FakeAgent:
             ):
                 s.shutdown(socket.SHUT_RDWR)
 
+    def see_another_uplink(self) -> None:
+        """Have it look at its links, which it does by itself."""
+        with suppress(OSError):
+            self._stop.send(b"?")
+
     def trim_log(self) -> None:
         pass
 
@@ -122,7 +127,9 @@ class FakeAgent:
                 self._say(db, {path for path in events if path.count("/") == 2})
                 continue
             if self._ear in select.select([db, self._ear], [], [])[0]:
-                return
+                if b"!" in self._ear.recv(64):
+                    return
+                self._say(db, set())
 
     def _say(self, db: QubesDb, commits: set[str]) -> None:
         for address, why in self.manners.errors.items():
@@ -178,6 +185,8 @@ class FakePlatform:
         assert link.client in self.cables or link.vif not in vifs
         self.on_attach(link)
         self.cables[link.client] = link
+        if link.client in self.agents:
+            self.agents[link.client].see_another_uplink()
 
     def detach(self, client: str) -> None:
         self._do(f"detach {client}")

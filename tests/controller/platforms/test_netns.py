@@ -86,7 +86,8 @@ def accept(platform: Netns, link: Link = LINK) -> None:
 
 def answers(platform: Netns, address: str, patience: int = 5) -> bool:
     with namespaces.inside(platform.net("work")):
-        ping = ["ping", "-c1", f"-W{patience}", address]
+        # -w, not -W: the first packet may come before the carrier does.
+        ping = ["ping", "-c1", "-i0.2", f"-w{patience}", address]
         return subprocess.run(ping, check=False, capture_output=True).returncode == 0
 
 

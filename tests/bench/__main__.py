@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measure Ravelin, as root, on a machine that does nothing else.
+
+``python -m tests.bench [PART …]``: all parts, and then the page is written; or
+some, which are printed only.  It asserts nothing.
+"""
+
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench.changes import changes, cold
+from tests.bench.figures import Figure, write
+from tests.bench.long_list import long_list
+from tests.bench.memory import cycles, imports, memory
+from tests.bench.scene import Scene, scene
+from tests.bench.traffic import bulk, flows
+
+PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
+    "cold": lambda place: cold(place, clients=500, rounds=3),
+    "few": lambda place: changes(place, clients=10, rounds=40),
+    "hundred": lambda place: changes(place, clients=100, rounds=40),
+    "many": lambda place: changes(place, clients=1000, rounds=40),
+    "long": lambda place: long_list(place, rules=10_000, rounds=20),
+    "imports": lambda _: imports(),
+    "small": lambda place: memory(place, clients=10, changes=1000, limit=50),
+    "large": lambda place: memory(place, clients=1000, changes=1000, limit=120),
+    "cycles": lambda place: cycles(place, int(os.environ.get("CYCLES", "10000"))),
+    "bulk": lambda place: bulk(place, seconds=1, rounds=7),
+    "flows": lambda place: flows(place, clients=4000, packets=20_000, rounds=7),
+}
+
+
+def main(wanted: list[str]) -> int:
+    """Measure; return 2 if there is no such part."""
+    if not set(wanted) <= set(PARTS):
+        sys.stderr.write(f"expected some of: {' '.join(PARTS)}\n")
+        return 2
+    # Told to stop, it takes its namespaces away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    begin = time.monotonic()
+    found: list[Figure] = []
+    for name in wanted or PARTS:
+        with (
+            tempfile.TemporaryDirectory(prefix="rvb", dir="/run") as directory,
+            scene(Path(directory)) as place,
+        ):
+            for figure in PARTS[name](place):
+                found.append(figure)
+                sys.stdout.write(f"{figure.line()}\n")
+                sys.stdout.flush()
+    minutes = (time.monotonic() - begin) / 60
+    if not wanted:
+        cores = f"{os.cpu_count()} cores, Linux {platform.release()}"
+        write(found, f"{cores}, Python {platform.python_version()}")
+    sys.stdout.write(f"{minutes:.1f} minutes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

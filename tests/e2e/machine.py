@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine of the tests' own, and Ravelin on it by its real command line.
+
+The machine is an outer network namespace that plays the host, with a /run, an
+/etc and a /sys of its own; this process is in it meanwhile.  So all that must be
+as before can be compared, whatever else this machine is doing.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import dns.exception
+import dns.message
+import dns.query
+
+from controller import namespaces
+from controller.lab.probe import attempt
+from controller.platforms.lab import Internet
+from controller.syscalls import mount
+from tests.controller.own_machine import own_machine
+
+ROOT = Path(__file__).parents[2]
+RAVELIN = str(ROOT / "bin" / "ravelin")
+HOME = (ROOT / "examples" / "home.toml").read_text()
+RUNTIME = Path("/run/rv")
+MARK = "RAVELIN_TEST"  # in the environment of all that a machine starts
+PATIENCE = 10.0  # seconds; only a failing test waits that long
+
+WEB4, WEB6 = "198.51.100.80", "2001:db8:80::80"
+FORBIDDEN4, FORBIDDEN6 = "198.51.100.81", "2001:db8:80::81"
+INTRANET = "10.200.0.10"
+RESOLVER4 = "192.0.2.53"
+VIRTUAL4, VIRTUAL6 = "10.139.1.1", "fd09:24ef:4179::a8b:1"
+ECHO, HTTP, HTTPS, UDP = 7, 80, 443, 4433
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Machine:
+    """The command ``ravelin`` on a machine; ``policy`` is the file it is given."""
+
+    def __init__(self, directory: Path, policy: str = HOME) -> None:
+        self.runtime = RUNTIME
+        self.policy = directory / "policy.toml"
+        self.policy.write_text(policy)
+        self.internet = Internet(RUNTIME)
+        self.mark = f"{MARK}={directory.name}"
+        self._streams: list[Stream] = []
+        self._directory = directory
+
+    # What a user does.
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start the command and go on."""
+        name, _, value = self.mark.partition("=")
+        return subprocess.Popen(
+            [RAVELIN, "--socket", str(RUNTIME / "admin.sock"), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {name: value},
+        )
+
+    def ravelin(self, *words: str) -> Done:
+        """Give the command."""
+        process = self.start(*words)
+        try:
+            out, err = process.communicate(timeout=PATIENCE * 2)
+        finally:
+            process.kill()
+        return Done(process.returncode, out, err)
+
+    def does(self, *words: str) -> str:
+        """Give a command that succeeds, and return what it prints."""
+        done = self.ravelin(*words)
+        assert done.status == 0, (words, done)
+        return done.out
+
+    def up(self) -> None:
+        """Bring the policy file up."""
+        self.does("up", str(self.policy))
+
+    def run(self, domain: str, *command: str) -> Done:
+        """Run a program in a domain."""
+        return self.ravelin("run", domain, "--", *command)
+
+    def curl(self, domain: str, url: str) -> Done:
+        """Fetch a page in a domain, with the certificate of the lab."""
+        trusted = self._directory / "certificate.pem"
+        trusted.write_bytes(self.internet.certificate.read_bytes())
+        words = ("--silent", "--show-error", "--max-time", "5", "--cacert")
+        return self.run(domain, "curl", *words, str(trusted), url)
+
+    def curl_plain(self, domain: str, url: str) -> Done:
+        """Fetch a page in a domain, with no certificate."""
+        return self.run(domain, "curl", "--silent", "--max-time", "5", url)
+
+    def crash(self) -> list[int]:
+        """Kill the daemon; return the agents, which end with it."""
+        nets = (path.name for path in (RUNTIME / "db").glob("*.sock"))
+        agents = [self.agent(name.removesuffix(".sock")) for name in nets]
+        end(self.daemon())
+        return agents
+
+    def status(self) -> dict[str, dict[str, object]]:
+        """Return what ``status --json`` says of each domain."""
+        data = json.loads(self.ravelin("--json", "status").out)
+        return {row["name"]: row for row in data["domains"]}
+
+    # What a judge sees, without the product's help.
+
+    def net(self, domain: str) -> Path:
+        """Return the file of a domain's namespace."""
+        return RUNTIME / "ns" / domain
+
+    def tries(self, domain: str, proto: str, address: str, port: int = 0) -> str:
+        """Try a destination from a domain; return the probe's word."""
+        with namespaces.inside(self.net(domain)):
+            return attempt(proto, address, port)
+
+    def reaches(
+        self, domain: str, address: str, port: int = HTTP, proto: str = "tcp"
+    ) -> bool:
+        """Say whether one attempt gets through."""
+        return self.tries(domain, proto, address, port) == "reached"
+
+    def stream(self, domain: str, address: str = WEB4) -> "Stream":
+        """Open a connection to the echo of the lab, until `hang_up`."""
+        with namespaces.inside(self.net(domain)):
+            opened = socket.create_connection((address, ECHO), timeout=5)
+        self._streams.append(Stream(opened))
+        return self._streams[-1]
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        while self._streams:
+            self._streams.pop().close()
+
+    def answers(self, domain: str, name: str, server: str = VIRTUAL4) -> set[str]:
+        """Return the IPv4 addresses that a domain is told, none if not in time."""
+        question = dns.message.make_query(name, "A")
+        with namespaces.inside(self.net(domain)), suppress(dns.exception.Timeout):
+            reply = dns.query.udp(question, server, timeout=1)
+            return {str(each) for found in reply.answer for each in found}
+        return set()
+
+    def tool(self, domain: str, *argv: str) -> str:
+        """Return what a tool of the judge prints in the network of a domain."""
+        with namespaces.inside(self.net(domain)):
+            done = subprocess.run(argv, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def processes(self, *domains: str) -> tuple[int, ...]:
+        """Return the processes in some domains."""
+        return tuple(
+            p for name in domains for p in namespaces.processes(self.net(name))
+        )
+
+    def agent(self, domain: str) -> int:
+        """Return the pid of a domain's agent, once there is one."""
+
+        def found() -> list[int]:
+            words = {pid: command_line(pid)[-1:] for pid in self.processes(domain)}
+            return [p for p, x in words.items() if x in ([b"netvm"], [b"firewallvm"])]
+
+        return until(found)[0]
+
+    def daemon(self) -> int:
+        """Return the pid of the daemon."""
+        found = [p for p in pids() if b"serve" in command_line(p) and self._is_ours(p)]
+        assert len(found) == 1
+        return found[0]
+
+    def left(self) -> list[tuple[int, bytes]]:
+        """Return all processes that came of this machine's commands."""
+        nets = set()
+        for path in (RUNTIME / "ns").glob("*"):
+            with suppress(FileNotFoundError):
+                nets.add(path.stat().st_ino)
+        return [
+            (pid, b" ".join(command_line(pid)))
+            for pid in pids()
+            if self._is_ours(pid) or net_of(pid) in nets
+        ]
+
+    def host(self) -> dict[str, list[str]]:
+        """Return all of the host that a command could have changed, line by line."""
+        tools = (
+            "ip -d link",
+            "ip addr",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "ip rule",
+            "nft list ruleset",
+            r"sysctl -a --pattern ^net\.ipv[46]\.(conf|ip_forward)",
+        )
+        texts = {x: shown(x) for x in tools}
+        texts["mounts"] = mounts()
+        texts["resolv.conf"] = Path("/etc/resolv.conf").read_text()
+        return {name: text.splitlines() for name, text in texts.items()}
+
+    def sweep(self) -> None:
+        """End whatever a failed test has left."""
+        for pid, _ in self.left():
+            end(pid)
+        for path in (RUNTIME / "ns").glob("*"):
+            namespaces.remove(path)
+        self.internet.down()
+
+    def _is_ours(self, pid: int) -> bool:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return self.mark.encode() in words
+        return False
+
+
+class Stream:
+    """A TCP connection to the echo of the lab."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+
+    def lives(self) -> bool:
+        """Say whether an echo comes back."""
+        self._socket.settimeout(2)
+        try:
+            self._socket.sendall(b"x")
+            return self._socket.recv(1) == b"x"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+
+def until(found: Callable[[], T], within: float = PATIENCE) -> T:
+    """Look again and again until there is something, and return it."""
+    deadline = time.monotonic() + within
+    while not (result := found()):
+        assert time.monotonic() < deadline, "not so within the deadline"
+    return result
+
+
+def pids() -> Iterator[int]:
+    return (int(path.name) for path in Path("/proc").glob("[1-9]*"))
+
+
+def shown(command: str) -> str:
+    return subprocess.check_output(command.split(), text=True)
+
+
+def mounts() -> str:
+    """Return what is mounted in our directories; others come and go elsewhere."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    ours = (f"{RUNTIME}/", "/etc")
+    return "\n".join(line for line in lines if line.split()[1].startswith(ours))
+
+
+def command_line(pid: int) -> list[bytes]:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    return []
+
+
+def net_of(pid: int) -> int:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino
+    return 0
+
+
+def end(pid: int) -> None:
+    """Kill a process and return when it is gone."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        assert select.select([handle], [], [], PATIENCE)[0]
+        os.close(handle)
+
+
+@contextmanager
+def host(setup: Sequence[str] = ()) -> Iterator[Path]:
+    """Be on a machine of our own; ``setup`` are lines for ip(8).
+
+    Gives a directory that every domain sees too.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="rve"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory)
+        net = directory / "host"
+        namespaces.create(net)
+        stack.callback(namespaces.remove, net)
+        stack.enter_context(namespaces.inside(net))
+        stack.enter_context(own_machine())
+        mount("sysfs", "/sys", "sysfs", 0)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+        for line in ("link set lo up", *setup):
+            subprocess.run(["ip", *line.split()], check=True)
+        yield directory
+    assert str(directory) not in Path("/proc/self/mounts").read_text()
+
+
+@contextmanager
+def machine(policy: str = HOME, setup: Sequence[str] = ()) -> Iterator[Machine]:
+    """Give a machine on which nothing is up."""
+    with host(setup) as directory:
+        made = Machine(directory, policy)
+        try:
+            yield made
+        finally:
+            made.hang_up()
+            made.sweep()

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whatever dies comes back, and its clients flow again by themselves."""
+
+import json
+
+import pytest
+
+from controller import namespaces
+from tests.e2e.machine import (
+    HOME,
+    HTTP,
+    HTTPS,
+    RUNTIME,
+    WEB4,
+    WEB6,
+    Machine,
+    end,
+    until,
+)
+
+pytestmark = pytest.mark.kernel
+
+AGENTS = ("sys-net", "sys-firewall", "sys-firewall2")
+
+
+def troubles(machine: Machine) -> list[str]:
+    """Return what a domain has not that it should have, or has that it should not."""
+    wanted = [
+        (name, address, HTTPS, True)
+        for name in ("work", "personal", "untrusted")
+        for address in (WEB4, WEB6)
+    ]
+    wanted += [("work", WEB4, HTTP, False), ("personal", WEB4, HTTP, True)]
+    found = [
+        f"{name} {address} {port}"
+        for name, address, port, reached in wanted
+        if machine.reaches(name, address, port) is not reached
+    ]
+    if machine.answers("work", "www.example.com") != {WEB4}:
+        found.append("no names")
+    return found
+
+
+def all_well(machine: Machine) -> bool:
+    return not any(row["problem"] for row in machine.status().values())
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_that_is_killed_comes_back_and_no_flow_is_lost(
+    home: Machine, name: str
+) -> None:
+    streams = [home.stream(x) for x in ("personal", "untrusted")]
+    before = home.agent(name)
+    end(before)
+    assert troubles(home) == []  # the rules stay in force meanwhile
+    assert until(lambda: home.agent(name)) != before
+    assert until(lambda: all_well(home))
+    assert troubles(home) == []
+    assert all(stream.lives() for stream in streams)
+    home.does("firewall", "work", "add", "accept", f"dst4={WEB4}", "tcp", "80-80")
+    assert home.reaches("work", WEB4)
+
+
+def test_an_agent_that_dies_again_and_again_is_shown_with_the_reason(
+    home: Machine,
+) -> None:
+    for _ in range(3):
+        end(home.agent("sys-firewall"))
+        until(lambda: "SIGKILL" in str(home.status()["sys-firewall"]["problem"]))
+    assert until(lambda: all_well(home))
+    assert troubles(home) == []
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_restart_heals_every_client(home: Machine, name: str) -> None:
+    before = home.agent(name)
+    home.does("restart", name)
+    assert home.agent(name) != before
+    assert troubles(home) == []
+    assert all_well(home)
+
+
+def test_a_client_restarts_too(home: Machine) -> None:
+    home.does("restart", "work")
+    assert troubles(home) == []
+
+
+def test_all_at_once_come_back_in_order(home: Machine) -> None:
+    for name in AGENTS:
+        end(home.agent(name))
+    assert until(lambda: all_well(home))
+    assert troubles(home) == []
+
+
+def test_a_netvm_whose_namespace_is_destroyed_is_made_anew(home: Machine) -> None:
+    net = home.net("sys-net")
+    namespaces.kill_all(net)
+    namespaces.remove(net)
+    until(lambda: home.ravelin("restart", "sys-net").status == 0)
+    assert troubles(home) == []
+
+
+def test_a_client_is_started_before_the_agent_of_its_netvm_is_ready(
+    home: Machine,
+) -> None:
+    end(home.agent("sys-firewall"))
+    text = f'{HOME}\n[domains.late]\nlabel = "gray"\nnetvm = "sys-firewall"\n'
+    home.policy.write_text(text)
+    home.does("apply")
+    assert home.reaches("late", WEB4)
+    assert troubles(home) == []
+
+
+def test_the_uplink_may_go_and_come_back(home: Machine) -> None:
+    home.tool("sys-net", "ip", "link", "set", "eth0", "down")
+    until(lambda: not home.reaches("personal", WEB4))
+    home.tool("sys-net", "ip", "link", "set", "eth0", "up")
+    home.tool(
+        "sys-net",
+        *["ip", "route", "add", "default", "via", "192.0.2.1", "dev", "eth0", "onlink"],
+    )
+    assert until(lambda: home.reaches("personal", WEB4))
+
+
+def test_status_follows(home: Machine) -> None:
+    end(home.agent("sys-net"))
+    rows = json.loads(home.ravelin("--json", "status").out)["domains"]
+    assert {row["name"] for row in rows} == set(home.status())
+    assert until(lambda: all_well(home))
+    assert (RUNTIME / "log" / "sys-net.log.1").exists()
