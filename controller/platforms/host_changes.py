@@ -25,6 +25,11 @@ class HostChanges:
         selector.register(self._routes, EVENT_READ, self._routes_changed)
         selector.register(self._files, EVENT_READ, self._files_changed)
 
+    def close(self) -> None:
+        """Stop listening."""
+        self._routes.close()
+        self._files.close()
+
     def _routes_changed(self, _mask: int) -> None:
         self._routes.drop_events()
         self._follow()

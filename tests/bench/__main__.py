@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.bench.bulk import bulk
 from tests.bench.changes import changes, cold
 from tests.bench.figures import Figure, write
 from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
 from tests.bench.scene import Scene, scene
-from tests.bench.traffic import bulk, flows
+from tests.bench.traffic import flows
 
 PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "cold": lambda place: cold(place, clients=500, rounds=3),

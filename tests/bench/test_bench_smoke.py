@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.bulk import bulk
 from tests.bench.changes import changes, cold
 from tests.bench.figures import DOCS, Figure, page
 from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
 from tests.bench.scene import Scene, scene
-from tests.bench.traffic import bulk, flows
+from tests.bench.traffic import flows
 
 PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "cold start": lambda place: cold(place, clients=3, rounds=1),

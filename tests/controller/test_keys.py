@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller import keys
 from controller.domains import Domain, Domains, LabUplink, Nic, Personality
 from controller.keys import (
     MAX_VALUE,
@@ -254,3 +255,30 @@ def test_the_example_has_a_database_for_each_domain() -> None:
     home_example = read(EXAMPLE.read_text(), file="x", qids={}, now=0)
 
     assert set(contents(home_example, {}, now=0)) == set(home_example.by_name)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "primary", "secondary"),
+    [
+        pytest.param(("192.0.2.1",), "192.0.2.1", "192.0.2.1", id="one for both"),
+        pytest.param(
+            ("192.0.2.1", "192.0.2.2"), "192.0.2.1", "192.0.2.1", id="the first"
+        ),
+        pytest.param(
+            ("2001:db8::1", "192.0.2.1"), "192.0.2.1", "2001:db8::1", id="one of each"
+        ),
+    ],
+)
+def test_two_keys_name_the_resolvers_of_both_versions(
+    addresses: tuple[str, ...], primary: str, secondary: str
+) -> None:
+    found = keys.resolvers(addresses)
+
+    assert found == {
+        "/qubes-primary-dns": primary.encode(),
+        "/qubes-secondary-dns": secondary.encode(),
+    }
+
+
+def test_without_resolvers_dom0_names_none() -> None:
+    assert keys.resolvers(()) == {}

@@ -231,10 +231,18 @@ def running(
 
 @contextmanager
 def kept(chain: Chain, domain: str) -> Iterator[None]:
-    """Put the rules of nftables back afterwards, as they were."""
+    """Put the rules of nftables back afterwards, as they were.
+
+    The agent stands still meanwhile, or it would do so itself.
+    """
     before = chain.run(domain, "nft", "list", "ruleset")
-    yield
-    chain.run(domain, "nft", "-f", "-", feed=f"flush ruleset\n{before}")
+    agent = chain.agent(domain)
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        yield
+        chain.run(domain, "nft", "-f", "-", feed=f"flush ruleset\n{before}")
+    finally:
+        os.kill(agent, signal.SIGCONT)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import cycle, islice
@@ -168,13 +168,16 @@ def kill(campaign: Campaign, times: int) -> None:
     for number in islice(
         cycle((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)), times
     ):
-        voices = [Voice(campaign.chain, domain) for domain in GATEWAYS]
-        for domain, voice in zip(GATEWAYS, voices, strict=True):
-            with voice:
+        with ExitStack() as voices:
+            heard = {
+                domain: voices.enter_context(Voice(campaign.chain, domain))
+                for domain in GATEWAYS
+            }
+            for domain, voice in heard.items():
                 campaign.chain.kill(domain, number)
                 while "clients=0" in voice.wait():
                     pass
-            campaign.happened(number.name)
+                campaign.happened(number.name)
 
 
 def crowd(campaign: Campaign, times: int) -> None:

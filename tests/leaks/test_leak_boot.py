@@ -26,7 +26,7 @@ from tests.lab.prober import Flood
 from tests.lab.routed import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, Routed, routed
 from tests.lab.scene import Scene
 from tests.lab.sniffer import Sniffer
-from tests.leaks.chain import GATEWAYS, ROOT, Chain, appvm, running
+from tests.leaks.chain import GATEWAYS, PATIENCE, ROOT, Chain, appvm, running
 from tests.leaks.judge import NETVM_OWN, Wires
 
 pytestmark = pytest.mark.kernel
@@ -171,6 +171,7 @@ def test_an_agent_that_cannot_start_leaves_all_shut(
             [*rights, "/usr/bin/python3", "-I", str(root), "firewallvm"],
             check=False,
             capture_output=True,
+            timeout=PATIENCE,
         )
     assert agent.returncode != 0, agent.stderr
     assert not passed(row)
