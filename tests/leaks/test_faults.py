@@ -15,7 +15,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import cycle, islice
@@ -174,10 +174,18 @@ def kill(campaign: Campaign, times: int) -> None:
                 for domain in GATEWAYS
             }
             for domain, voice in heard.items():
+                before = campaign.chain.agent(domain)
                 campaign.chain.kill(domain, number)
-                while "clients=0" in voice.wait():
+                while not restarted(campaign.chain, domain, before, voice.wait()):
                     pass
                 campaign.happened(number.name)
+
+
+def restarted(chain: Chain, domain: str, before: int, status: str) -> bool:
+    """Whether a status, which may be an old one, is that of a new agent at work."""
+    with suppress(LookupError):
+        return chain.agent(domain) != before and "clients=0" not in status
+    return False
 
 
 def crowd(campaign: Campaign, times: int) -> None:
