@@ -3,6 +3,7 @@
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -20,6 +21,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tracked")]
 
 CLIENT4, OTHER4, SERVER4 = (IPv4Address(f"10.137.0.{n}") for n in (5, 6, 7))
 CLIENT6, OTHER6, SERVER6 = (IPv6Address(f"fd09::{n}") for n in (5, 6, 7))
+ADDRESSES6 = (CLIENT6, OTHER6, SERVER6)
+PATIENCE = 10.0  # seconds
 BOTH = pytest.mark.parametrize(
     ("client", "other", "server"),
     [(CLIENT4, OTHER4, SERVER4), (CLIENT6, OTHER6, SERVER6)],
@@ -44,8 +47,13 @@ def tracked(net: Path, sh: Shell) -> None:
     sh("ip link set lo up")
     for address in (CLIENT4, OTHER4, SERVER4):
         sh(f"ip address add {address}/32 dev lo")
-    for address6 in (CLIENT6, OTHER6, SERVER6):
+    for address6 in ADDRESSES6:
         sh(f"ip address add {address6}/128 dev lo nodad")
+    # The kernel adds the routes on a queue (addrconf_wq) that all namespaces
+    # share; what is sent before leaves no flow.
+    deadline = time.monotonic() + PATIENCE
+    while sh("ip -6 route show table local").count("fd09::") < len(ADDRESSES6):
+        assert time.monotonic() < deadline, "no routes to the IPv6 addresses"
     script = net.with_suffix(".nft")
     script.write_text(TRACKING)
     sh(f"nft -f {script}")
