@@ -10,14 +10,12 @@ Every domain has the same MAC on its uplink, and its netvm's address as gateway.
 from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from rules.virtual_dns import VIRTUAL4, VIRTUAL6
+
 MAX_ID = 9999
 MAC = "00:16:3e:5e:6c:00"
 NETMASK = "255.255.255.255"
-DNS4 = (IPv4Address("10.139.1.1"), IPv4Address("10.139.1.2"))
-DNS6 = (
-    IPv6Address("fd09:24ef:4179::a8b:1"),
-    IPv6Address("fd09:24ef:4179::a8b:2"),
-)
+DNS4, DNS6 = VIRTUAL4, VIRTUAL6
 # Where every domain's address lies, and no address of the outside.
 INTERNAL4 = (IPv4Network("10.137.0.0/16"), IPv4Network("10.138.0.0/16"))
 INTERNAL6 = (

@@ -24,7 +24,7 @@ from controller.ports import Pair
 from rules.model import family
 from rules.routing import ANY, MAIN, Route
 
-HERE = Path("/proc/thread-self/ns/net")
+HERE = Path(namespaces.MINE)
 
 
 def exists(name: str) -> bool:

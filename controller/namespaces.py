@@ -6,7 +6,6 @@ A namespace lives as long as its file, a bind mount of ``/proc/…/ns/net``
 clear it away after a crash.  Everything here needs CAP_SYS_ADMIN.
 """
 
-import ctypes
 import os
 import select
 import signal
@@ -16,17 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-CLONE_NEWNET = 0x40000000  # linux/sched.h
-MS_BIND = 4096  # linux/mount.h
-MNT_DETACH = 2  # linux/fs.h
-MINE = "/proc/thread-self/ns/net"
+from controller.syscalls import CLONE_NEWNET, MS_BIND, mount, setns, unmount, unshare
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mount.argtypes = (
-    *(ctypes.c_char_p,) * 3,
-    ctypes.c_ulong,
-    ctypes.c_void_p,
-)
+MINE = "/proc/thread-self/ns/net"
 
 
 def create(path: Path) -> None:
@@ -36,8 +27,8 @@ def create(path: Path) -> None:
     """
     path.touch(mode=0o400, exist_ok=False)
     with _returning():
-        _checked(_libc.unshare(CLONE_NEWNET), path)
-        _checked(_libc.mount(MINE.encode(), bytes(path), None, MS_BIND, None), path)
+        unshare(CLONE_NEWNET, str(path))
+        mount(MINE, str(path), None, MS_BIND)
 
 
 def remove(path: Path) -> None:
@@ -47,7 +38,7 @@ def remove(path: Path) -> None:
     """
     if path.exists():
         with suppress(OSError):  # a crash between the file and its mount
-            _checked(_libc.umount2(bytes(path), MNT_DETACH), path)
+            unmount(str(path))
         path.unlink()
 
 
@@ -55,7 +46,7 @@ def enter(path: Path) -> None:
     """Move the calling thread into the namespace for good (setns(2))."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _checked(_libc.setns(descriptor, CLONE_NEWNET), path)
+        setns(descriptor, CLONE_NEWNET, str(path))
     finally:
         os.close(descriptor)
 
@@ -148,12 +139,6 @@ def _returning() -> Iterator[None]:
         yield
     finally:
         try:
-            _checked(_libc.setns(home, CLONE_NEWNET), Path(MINE))
+            setns(home, CLONE_NEWNET, MINE)
         finally:
             os.close(home)
-
-
-def _checked(result: int, path: Path) -> None:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), str(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The calls of Linux that Python 3.11 has no name for: mount(2), unshare(2), prctl(2).
+"""The calls of Linux that Python 3.11 has no name for, such as mount(2) and setns(2).
 
 Each raises OSError, with the path it was about where there is one.
 """
@@ -11,6 +11,7 @@ import signal
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
 
 MS_RDONLY = 1  # linux/mount.h
 MS_NOSUID = 2
@@ -19,6 +20,7 @@ MS_NOEXEC = 8
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MNT_DETACH = 2  # linux/fs.h
 INERT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -46,9 +48,19 @@ def mount(
     _check(done, target)
 
 
-def unshare(flags: int) -> None:
+def unmount(target: str) -> None:
+    """Detach the file system at a path; it ends when nobody uses it any more."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
+
+
+def unshare(flags: int, path: str | None = None) -> None:
     """Leave the namespaces that the ``CLONE_NEW…`` flags name."""
-    _check(_libc.unshare(flags), None)
+    _check(_libc.unshare(flags), path)
+
+
+def setns(descriptor: int, kind: int, path: str) -> None:
+    """Enter the namespace of an open file, which is of the ``CLONE_NEW…`` kind."""
+    _check(_libc.setns(descriptor, kind), path)
 
 
 def die_with_parent() -> None:

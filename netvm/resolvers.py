@@ -9,15 +9,9 @@ know the real ones; here one is chosen.  Pure.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
-from itertools import cycle
 
 from rules.model import Address
-
-VIRTUAL4 = (IPv4Address("10.139.1.1"), IPv4Address("10.139.1.2"))
-VIRTUAL6 = (
-    IPv6Address("fd09:24ef:4179::a8b:1"),
-    IPv6Address("fd09:24ef:4179::a8b:2"),
-)
+from rules.virtual_dns import VIRTUAL4, VIRTUAL6, paired
 
 CLASS_E = IPv4Network("240.0.0.0/4")  # with the broadcast address
 
@@ -93,16 +87,9 @@ def virtual_map(resolvers: Resolvers) -> Mapping[Address, Address]:
     servers stay unused (as qubes-setup-dnat-to-ns does).
     """
     return {
-        **_paired(VIRTUAL4, resolvers.v4),
-        **_paired(VIRTUAL6, resolvers.v6),
+        **paired(VIRTUAL4, resolvers.v4),
+        **paired(VIRTUAL6, resolvers.v6),
     }
-
-
-def _paired(
-    virtual: Iterable[Address], real: tuple[Address, ...]
-) -> Mapping[Address, Address]:
-    # cycle() of nothing is empty: no pair at all.
-    return dict(zip(virtual, cycle(real), strict=False))
 
 
 def why_unusable(server: Address) -> str | None:

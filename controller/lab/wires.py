@@ -7,7 +7,7 @@ Each call is done on return, or raises `agent.netlink.NetlinkError`.
 import socket
 import struct
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from agent.netlink import CREATE, EXCLUSIVE, ROUTE, Netlink, Request, attribute
@@ -20,15 +20,13 @@ from agent.rtnetlink import (
     replace_route,
     set_link,
 )
-from rules.routing import Route
+from controller.cables import HERE
+from rules.model import Address, family
+from rules.routing import ANY, MAIN, Route
 
-Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 
-HERE = Path("/proc/thread-self/ns/net")
-EVERYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 LOOPBACK = 1  # its index, in every namespace
-MAIN = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 LINK = struct.Struct("=BxHiII")  # struct ifinfmsg: family, type, index, flags, change
 NAME, MASTER, INFO, INFO_KIND = 3, 10, 18, 1  # linux/if_link.h: IFLA_…
 
@@ -66,7 +64,7 @@ def configure(
         *(add_address(index, each) for each in own),
         set_link(index, up=True, mac=mac),
         *(
-            replace_route(Route(MAIN, EVERYWHERE[each.version], index, each))
+            replace_route(Route(MAIN, ANY[family(each)], index, each))
             for each in gateways
         ),
     )
