@@ -128,3 +128,34 @@ def test_status_follows(home: Machine) -> None:
     assert {row["name"] for row in rows} == set(home.status())
     assert until(lambda: all_well(home))
     assert (RUNTIME / "log" / "sys-net.log.1").exists()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        pytest.param("delete table inet ravelin-guard", id="the guard is deleted"),
+        pytest.param("delete table netdev ravelin-guard", id="an uplink's guard is"),
+        pytest.param("flush chain ip qubes forward", id="the rules are flushed"),
+        pytest.param("flush map ip qubes clients", id="no client is dispatched"),
+        pytest.param("insert rule ip6 qubes forward accept", id="all is let pass"),
+        pytest.param("flush ruleset", id="everything is gone"),
+    ],
+)
+def test_rules_that_somebody_else_changed_are_put_back(
+    home: Machine, name: str, tampering: str
+) -> None:
+    """L9.  The limit: until the agent looks, every two seconds, they are changed."""
+
+    def rules() -> str:
+        # Counters go on; everything else must be as it was.
+        listed = home.tool(name, "nft", "--stateless", "list", "ruleset")
+        return "\n".join(sorted(listed.splitlines()))
+
+    before = rules()
+
+    home.tool(name, "nft", tampering)
+    assert rules() != before
+
+    assert until(lambda: rules() == before)
+    assert troubles(home) == []
