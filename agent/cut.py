@@ -15,7 +15,7 @@ from agent.ports import Conntrack, LiveFlow
 from agent.programs import Programs
 from rules.decide import DNS_PORT, Packet
 from rules.facts import Client, Facts
-from rules.flows import BY_RULES, CLIENT_DNS, Allowed
+from rules.flows import BY_RULES, NAMING, SERVING, Allowed
 from rules.ground import Ground, only_loosens
 from rules.model import Address
 
@@ -52,18 +52,18 @@ class Cutter:
         The first time every flow is looked at: nobody knows what an agent
         before this one had in force.
         """
-        before, tightened = self._facts, self._allowed - allowed
+        before, lost = self._facts, _lost(self._allowed, allowed)
         clean, self._clean = self._clean, frozenset()
         if before is not facts:
             clients = facts.clients
             self._known = frozenset(a for c in clients for a in c.addresses)
-            self._flush(set(before.clients) - set(clients) if before else ())
+            self._flush(_left(before, facts) if before else ())
             for gone in self._judged.keys() - self._known:
                 del self._judged[gone]
         concerned = self._known.intersection(changed)
-        if BY_RULES in tightened or _ways(before) - _ways(facts):
+        if SERVING in lost or _ways(before) - _ways(facts):
             self._flush(facts.clients)
-        elif before is None or before.dns != facts.dns or CLIENT_DNS in tightened:
+        elif before is None or before.dns != facts.dns or NAMING in lost:
             self._judge(self._known, facts, programs)
         else:
             tighter = (a for a in concerned - clean if self._is_tighter(a, programs))
@@ -96,9 +96,25 @@ class Cutter:
                 self.conntrack.delete(flow)
 
 
+def _lost(before: Allowed, after: Allowed) -> list[Allowed]:
+    """Return the kinds of flows of which there were some, and are none."""
+    kinds = (SERVING, NAMING)
+    return [kind for kind in kinds if before & kind and not after & kind]
+
+
 def _ways(facts: Facts | None) -> set[int]:
     """Return the uplinks; of an address that they lose the kernel cuts the flows."""
-    return {uplink.index for uplink in facts.uplinks} if facts else set()
+    return {way.index for way in facts.ways} if facts else set()
+
+
+def _left(before: Facts, facts: Facts) -> set[Client]:
+    """Return the clients that are gone, or whose flows end at another port now."""
+    moved = {
+        client
+        for client in before.clients
+        if before.redirects.get(client.index) != facts.redirects.get(client.index)
+    }
+    return moved | (set(before.clients) - set(facts.clients))
 
 
 def _stays(
@@ -109,6 +125,8 @@ def _stays(
     packet = Packet(flow.dst, flow.proto, flow.port, flow.icmp_type)
     if not programs.allows(flow.src, packet):
         return False
+    if facts.redirects:
+        return True  # it ends here, whomever it asked
     # A translated flow keeps its resolver for as long as it lives.
     real = facts.dns.get(flow.dst, flow.dst)
     return flow.port != DNS_PORT or flow.answered_by == real

@@ -8,14 +8,18 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from agent.keys import (
     DNS,
     ERROR,
     HANDLED,
+    PERSONALITY,
+    REPORT,
     RULES,
     SINGLE,
     STATUS,
+    TROUBLE,
     VIFS,
     Settings,
     address_of,
@@ -28,6 +32,8 @@ from rules.model import Address, ClientPolicy, family
 from rules.parse import parse_list
 
 log = logging.getLogger(__name__)
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 Resolved = Mapping[tuple[Address, str], frozenset[Address]]
 Broken = (Disconnected, ProtocolError, RefusedError)
@@ -52,14 +58,18 @@ class Database:
 
         One that had a list and has none any more is among them.
         """
-        for path in (*SINGLE, VIFS, RULES):
+        for path in (*SINGLE, VIFS, PERSONALITY, RULES):
             self.db.watch(path)
         self.db.connect()
         # What an agent before this one wrote is replaced or removed.
-        self._told = self.db.multiread(ERROR) | self.db.multiread(DNS)
+        self._told = {
+            path: value
+            for below in (ERROR, DNS, REPORT, TROUBLE)
+            for path, value in self.db.multiread(below).items()
+        }
         found = ((path, self.db.read(path)) for path in SINGLE)
         self._values = {path: value for path, value in found if value is not None}
-        self._values |= self.db.multiread(VIFS)
+        self._values |= self.db.multiread(VIFS) | self.db.multiread(PERSONALITY)
         self._understand()
         self._touched.clear()
         self._raw = {}
@@ -118,9 +128,11 @@ class Database:
         status: bytes,
         errors: Mapping[Address, str],
         resolved: Resolved,
+        said: Mapping[str, str] = NOTHING,
     ) -> None:
         """Write the status, each client's error, and what names are taken for.
 
+        ``said`` is what the personality reports: path to words.
         A name that is too long for a path of QubesDB is not reported.
         """
         if resolved is not self._resolved:
@@ -129,6 +141,8 @@ class Database:
             f"{ERROR}{address}": error.encode("ascii", "replace")[:MAX_DATA]
             for address, error in errors.items()
         } | self._names
+        for path, words in said.items():
+            wanted[path] = words.encode("ascii", "replace")[:MAX_DATA]
         wanted[STATUS] = status
         if wanted.items() == self._told.items():
             return

@@ -15,14 +15,13 @@ from agent.parts import Parts, batches, changed, joined, weight
 from agent.ports import Firewall, FirewallError
 from agent.programs import Programs
 from rules.compile import compile_client
+from rules.constant import constant
 from rules.facts import Facts
 from rules.flows import Allowed
 from rules.ground import Ground
-from rules.guard import GUARD_TEXT
 from rules.model import Action, Address
 from rules.objects import IP, IP6, Ruleset
 from rules.ruleset import closed, ruleset
-from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class Enforcer:
     """The rules as they were loaded last; ``generation`` counts the loads."""
 
     firewall: Firewall
+    carrier: bool = False
     generation: int = 0
     _broken: dict[Address, Broken] = field(default_factory=dict)
     _refusal: str = ""
@@ -85,7 +85,7 @@ class Enforcer:
             return False
         # First: it is told only once that they were changed.
         self._loaded = None
-        self.firewall.load(GUARD_TEXT + SKELETON_TEXT)
+        self.firewall.load(constant(carrier=self.carrier))
         return True
 
     def errors(self) -> Mapping[Address, str]:
@@ -150,7 +150,7 @@ class Enforcer:
     def _close(self, reason: str) -> NoReturn:
         """Let nothing pass, and tell; what is in the kernel is known again."""
         log.error("closed: %s", reason)
-        shut = closed()
+        shut = closed(carrier=self.carrier)
         self._loaded = None
         try:
             self.firewall.load(difference(None, shut))

@@ -9,7 +9,7 @@ mistake there must not stop the agent: what cannot be read is left out and named
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -30,6 +30,9 @@ RULES = "/qubes-firewall/"
 HANDLED = "/qubes-firewall-handled/"
 STATUS = "/ravelin/status"
 ERROR = "/ravelin/error/"
+PERSONALITY = "/ravelin/personality/"
+REPORT = "/ravelin/report/"
+TROUBLE = "/ravelin/trouble"
 DNS = "/dns/"
 CONNECTED = ("/connected-ips", "/connected-ips6")
 OF_QUBES = (
@@ -54,7 +57,10 @@ DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The keys outside of the rules, parsed.  ``problems`` are for people."""
+    """The keys outside of the rules, parsed.  ``problems`` are for people.
+
+    ``words`` are for the personality, by path below ``/ravelin/personality/``.
+    """
 
     clients: tuple[Client, ...] = ()
     uplinks: tuple[str, ...] = ("eth0",)
@@ -64,6 +70,7 @@ class Settings:
     resolvers: tuple[Address, ...] = ()
     vif_gateways: tuple[Address, ...] = ()
     connected: frozenset[Address] = frozenset()
+    words: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -103,6 +110,11 @@ def settings(untrusted: Mapping[str, bytes]) -> Settings:
         resolvers=addresses("/qubes-primary-dns", "/qubes-secondary-dns"),
         vif_gateways=addresses("/qubes-netvm-gateway", "/qubes-netvm-gateway6"),
         connected=_connected(values, problems),
+        words={
+            key.removeprefix(PERSONALITY): text
+            for key, text in values.items()
+            if key.startswith(PERSONALITY)
+        },
         problems=tuple(problems),
     )
 
@@ -117,6 +129,12 @@ def status(
     """
     words = f"generation={generation} hash={digest} state={state}"
     return f"{words} clients={clients} waiting={waiting}".encode()
+
+
+def said(trouble: str, report: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what a personality says of itself, by path."""
+    words = {f"{REPORT}{key}": value for key, value in report.items()}
+    return words | ({TROUBLE: trouble} if trouble else {})
 
 
 def address_of(text: str) -> Address:

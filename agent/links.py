@@ -7,13 +7,13 @@ it is a new dump.
 
 import logging
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from errno import ENOBUFS, ENODEV
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 from socket import AF_UNSPEC
 
-from agent import sysctl
+from agent import sysctl, ways
 from agent.hardening import Role
 from agent.netlink import ROUTE, Message, Netlink, Request, attribute, attributes
 from agent.ports import CLIENT_GROUP, UPLINK_GROUP, Link, NetlinkError
@@ -27,12 +27,11 @@ from agent.rtnetlink import (
     NUMBERS,
     UP,
     add_address,
-    delete_address,
     replace_neighbour,
     replace_route,
     set_link,
 )
-from rules.facts import Client, Uplink
+from rules.facts import Client, Tunnel, Uplink
 from rules.model import Address, Family, family
 from rules.routing import ANY, MAIN, Route, Routing
 
@@ -41,7 +40,6 @@ log = logging.getLogger(__name__)
 # linux/rtnetlink.h: RTMGRP_… for links, and for addresses, routes and rules of
 # both versions
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
-PEER_MAC = "fe:ff:ff:ff:ff:ff"  # of every vif (Xen's vif-common.sh)
 
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix, …, index
 _U32 = struct.Struct("=I")
@@ -155,20 +153,20 @@ class LinkTable:
         """
         link = self._present(uplink.index)
         self._harden(link, Role.UPLINK, {family(address) for address in uplink.own})
-        known = uplink.gateways if pinned else ()
-        on_link = [*uplink.networks, *map(ip_network, uplink.gateways)]
-        self._kernel.do(
-            set_link(link.index, group=UPLINK_GROUP),
-            *self._readdress(uplink),
-            *(replace_neighbour(link.index, a, PEER_MAC) for a in known),
-            set_link(link.index, up=True),
-            *(replace_route(Route(MAIN, p, link.index)) for p in on_link),
-            *(
-                replace_route(Route(MAIN, ANY[family(gateway)], link.index, gateway))
-                for gateway in uplink.gateways
-            ),
-        )
+        present = self.addresses(uplink.index)
+        self._kernel.do(*ways.of_uplink(uplink, present, pinned=pinned))
         self._put(replace(link, group=UPLINK_GROUP, up=True))
+
+    def tunnel(self, tunnel: Tunnel, resolvers: Collection[Address]) -> None:
+        """Configure the device that clients leave by, and set it up.
+
+        This domain itself reaches ``resolvers`` through it, and nothing else.
+        """
+        link = self._present(tunnel.index)
+        self._harden(link, Role.UPLINK, {family(address) for address in tunnel.own})
+        present = self.addresses(tunnel.index)
+        self._kernel.do(*ways.of_tunnel(tunnel, present, resolvers))
+        self._put(replace(link, up=True))
 
     def adopt(self, uplink: Uplink) -> None:
         """Harden an uplink that somebody else configures, and put it in group 1."""
@@ -176,15 +174,6 @@ class LinkTable:
         sysctl.harden(Role.ADOPTED, link.name)
         self._kernel.do(set_link(link.index, group=UPLINK_GROUP))
         self._put(replace(link, group=UPLINK_GROUP))
-
-    def _readdress(self, uplink: Uplink) -> Iterator[Request]:
-        own = {ip_interface(address) for address in uplink.own}
-        for address, bits in self.addresses(uplink.index):
-            present = ip_interface((address.packed, bits))
-            if present not in own and not address.is_link_local:
-                yield delete_address(uplink.index, present)
-        for wanted in own:
-            yield add_address(uplink.index, wanted)
 
     def _harden(self, link: Link, role: Role, families: set[Family]) -> None:
         version = Role.IPV6 if Family.IPV6 in families else Role.NO_IPV6

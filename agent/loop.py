@@ -13,16 +13,15 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent import keys
 from agent.cut import Cutter
 from agent.database import Broken, Database
 from agent.enforce import Enforcer
-from agent.keys import Settings
-from agent.machine import Way, observe
 from agent.names import Names
 from agent.network import Network
-from agent.personality import Dns, Personality
+from agent.personality import Dns, Driver, Personality
 from agent.ports import FirewallError, Links, NetlinkError
 from agent.programs import NOT_COMMITTED, Programs
 from agent.signals import Signals
@@ -34,7 +33,6 @@ from rules.model import Address, ClientPolicy
 log = logging.getLogger(__name__)
 
 RETRY = 0.5  # seconds between two attempts to reach QubesDB or the kernel
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 INSPECT = 2.0  # seconds between two looks whether the rules are still ours
 
 
@@ -53,7 +51,6 @@ class Agent:
     programs: Programs = field(default_factory=Programs)
     clock: Callable[[], float] = time.monotonic
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _state: Way = Way.BLOCKED
     _now: Facts = field(default_factory=Facts)
     _dns: Dns = field(default_factory=lambda: Dns({}))
     _known: frozenset[Address] = frozenset()
@@ -72,7 +69,7 @@ class Agent:
 
     def run(self) -> None:
         """Enforce until SIGTERM or SIGINT; SIGHUP reads everything anew."""
-        signals = Signals(*SIGNALS)
+        signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self._listen(signals)
         patience: float | None = 0
         while not self._stopping:
@@ -102,27 +99,29 @@ class Agent:
                 else:
                     self._stopping = True
 
-        self._selector.register(signals, selectors.EVENT_READ, woken)
-        self._selector.register(self.names, selectors.EVENT_READ, lambda: None)
-        self._selector.register(self.links, selectors.EVENT_READ, self._links_changed)
-        for fd, handle in self.personality.resolvers.watched().items():
-            self._selector.register(
-                fd, selectors.EVENT_READ, lambda handle=handle: self._heard(handle)
-            )
+        watched = self.personality.resolvers.watched().items()
+        sources: list[
+            tuple[Links | Driver | Names | Signals | int, Callable[[], None]]
+        ] = [
+            (signals, woken),
+            (self.names, lambda: None),
+            (self.links, partial(self._heard, self.links.handle)),
+            *((fd, partial(self._heard, handle)) for fd, handle in watched),
+        ]
+        driven = [self._driver] if self._driver.fileno() >= 0 else []
+        sources += ((each, partial(self._heard, each.handle)) for each in driven)
+        for source, handle in sources:
+            self._selector.register(source, selectors.EVENT_READ, handle)
 
     def _patience(self) -> float | None:
         """Return how long to wait for events, in seconds; None is for ever."""
-        moments = (self._reach, self._again, self._inspect)
-        retries = (moment for moment in moments if moment)
-        until = min(self.names.next_deadline(), self.notifier.due, *retries)
+        retries = (x for x in (self._reach, self._again, self._inspect) if x)
+        others = (self.names.next_deadline(), self._driver.next_deadline())
+        until = min(*others, self.notifier.due, *retries)
         return None if until == math.inf else max(0.0, until - self.clock())
 
-    def _heard(self, handle: Callable[[], None]) -> None:
-        handle()
-        self._look = True
-
-    def _links_changed(self) -> None:
-        self._look |= self.links.handle()
+    def _heard(self, handle: Callable[[], bool | None]) -> None:
+        self._look |= handle() is not False
 
     def _settle(self) -> bool:
         """Bring the kernel to what it must be now; return whether it was not.
@@ -132,6 +131,8 @@ class Agent:
         lists = self._read()
         self._lists.update(lists)
         self._restore()
+        if self._driver.next_deadline() <= self.clock():
+            self._heard(self._driver.handle)
         answered = self.names.handle()
         news = answered or self.names.waiting() != self._waiting
         self._due |= news or self._look or bool(lists)
@@ -170,8 +171,8 @@ class Agent:
             self._look = True
 
     @property
-    def _settings(self) -> Settings:
-        return self.database.settings
+    def _driver(self) -> Driver:
+        return self.personality.driver
 
     def _read(self) -> Mapping[Address, ClientPolicy]:
         """Return the lists that were committed; all of them after a connect."""
@@ -200,7 +201,7 @@ class Agent:
 
     def _see(self) -> None:
         """Look at the surroundings; keep the programs to the clients there are."""
-        settings = self._settings
+        settings = self.database.settings
         listed = (a for client in settings.clients for a in client.addresses)
         self._known = settings.connected.union(listed)
         for address in self.programs.keep(self._known):
@@ -209,7 +210,11 @@ class Agent:
             self.programs.commit(address, policy)
             self._changed.add(address)
         self._dns = self.personality.resolvers.dns(settings.resolvers)
-        self._now = facts(settings, self.links, self._dns, self.personality)
+        self._driver.told(settings.words)
+        seen = facts(settings, self.links, self._dns, self.personality)
+        self._now = self._driver.facts(seen)
+        if self.personality.carrier:
+            self._dns = Dns(self._now.dns, tuple(self._now.resolvers))
 
     def _learn(self) -> frozenset[Address]:
         """Take what names mean now; return the addresses that concerns."""
@@ -219,32 +224,26 @@ class Agent:
         return self.programs.learn(self.names.answers(), resolvers)
 
     def _apply(self, changed: Iterable[Address]) -> None:
-        machine = self.personality.machine
-        after = machine.step(self._state, observe(self._now))
-        if after is not self._state:
-            log.info("%s: %s -> %s", machine.name, self._state.value, after.value)
+        course, before = self.personality.course, self.personality.course.state
+        if course.advance(self._now):
+            log.info("%s: %s -> %s", course.name, before, course.state)
             self.names.hurry()
-        self._state = after
-        allowed = machine.allowed[after]
+        allowed = course.allowed
         newcomers = self.network.newcomers(self._now)
         self.network.guard(self._now)
         self.enforcer.enforce(allowed, self._now, self.programs)
         self.cutter.forget(newcomers)
         self.cutter.cut(allowed, self._now, self.programs, changed)
-        self.network.apply(allowed, self._now, self._settings.vif_gateways)
+        self.network.apply(allowed, self._now, self.database.settings.vif_gateways)
+        self._driver.follow(course.state, self._now)
 
     def _report(self) -> None:
-        status = keys.status(
-            self.enforcer.generation,
-            self.enforcer.digest(),
-            self._state.value,
-            clients=len(self._now.clients),
-            waiting=self._waiting,
-        )
+        state, clients = self.personality.course.state, len(self._now.clients)
+        rules = (self.enforcer.generation, self.enforcer.digest())
+        status = keys.status(*rules, state, clients=clients, waiting=self._waiting)
         errors = {**self.programs.errors(), **self.enforcer.errors()}
-        self.database.report(status, errors, self.programs.resolved())
+        said = keys.said(self._driver.trouble(), self._driver.report())
+        self.database.report(status, errors, self.programs.resolved(), said)
         if not self._ready:
             self._ready = True
-            self.notifier.ready(
-                f"{self._state.value}, {len(self._now.clients)} clients"
-            )
+            self.notifier.ready(f"{state}, {clients} clients")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A personality as data: its states, and what each allows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -30,6 +30,43 @@ class Machine(Generic[S, E]):
         return self.transitions.get((state, event), state)
 
 
+@dataclass(slots=True)
+class Course(Generic[S, E]):
+    """The port `agent.personality.Course`: a place in a table.
+
+    ``observe`` says what the facts mean.
+    """
+
+    machine: Machine[S, E]
+    observe: Callable[[Facts], E]
+    _at: S | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the table."""
+        return self.machine.name
+
+    @property
+    def state(self) -> str:
+        """The word for where we are."""
+        return str(self._here.value)
+
+    @property
+    def allowed(self) -> Allowed:
+        """What is allowed there."""
+        return self.machine.allowed[self._here]
+
+    def advance(self, facts: Facts) -> bool:
+        """Go on as the facts say; return whether that is another state."""
+        before = self._here
+        self._at = self.machine.step(before, self.observe(facts))
+        return self._at is not before
+
+    @property
+    def _here(self) -> S:
+        return self.machine.initial if self._at is None else self._at
+
+
 class Way(Enum):
     """The states of a plain gateway: is there a way out."""
 
@@ -54,6 +91,11 @@ def plain_gateway(name: str, allowed: Mapping[Way, Allowed]) -> PlainGateway:
         (Way.OPEN, Uplinks.LOST): Way.BLOCKED,
     }
     return Machine(name, Way.BLOCKED, transitions, allowed)
+
+
+def plain(machine: PlainGateway) -> Course[Way, Uplinks]:
+    """Return a course through the table of a plain gateway."""
+    return Course(machine, observe)
 
 
 def observe(facts: Facts) -> Uplinks:

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from agent.ports import CLIENT_GROUP, Firewall, Links, NetlinkError
-from rules.facts import Client, Facts, Uplink
+from rules.carriers import carrier_guard
+from rules.facts import Client, Facts, Tunnel, Uplink
 from rules.flows import Allowed
 from rules.guard import uplink_guard
 from rules.model import Address
@@ -22,10 +23,12 @@ class Network:
     links: Links
     firewall: Firewall
     pin_gateway: bool = False
-    _applied: tuple[Allowed, Facts, tuple[Address, ...]] | None = None
+    _applied: tuple[Allowed, Facts, tuple[Address, ...], frozenset[str]] | None = None
     _vifs: set[Client] = field(default_factory=set)
     _vif_gateways: tuple[Address, ...] = ()
     _uplinks: frozenset[Uplink] = frozenset()
+    _fallen: frozenset[str] = frozenset()
+    _tunnel: Tunnel | None = None
     _guarded: frozenset[tuple[str, int]] = frozenset()
 
     def unguard(self) -> None:
@@ -33,11 +36,13 @@ class Network:
         self._guarded = frozenset()
 
     def guard(self, facts: Facts) -> None:
-        """Put the egress guard on uplinks that are new, before they are used."""
-        present = frozenset((uplink.name, uplink.index) for uplink in facts.uplinks)
-        for name, _ in sorted(present - self._guarded):
-            self.firewall.load(uplink_guard(name))
-        self._guarded = present
+        """Put the egress guard on what is new to leave by, before it is used."""
+        present = frozenset((way.name, way.index) for way in facts.ways)
+        outer = frozenset((uplink.name, uplink.index) for uplink in facts.uplinks)
+        for name, index in sorted((present | outer) - self._guarded):
+            plain = (name, index) in present
+            self.firewall.load(uplink_guard(name) if plain else carrier_guard(name))
+        self._guarded = present | outer
 
     def newcomers(self, facts: Facts) -> tuple[Client, ...]:
         """Return the clients whose vif no agent has put into use yet."""
@@ -54,12 +59,17 @@ class Network:
         Raises the first `NetlinkError` after everything was tried.
         """
         before = self._applied
-        asked = (allowed, facts, vif_gateways)
+        fallen = frozenset(u.name for u in self._uplinks if self._is_down(u))
+        asked = (allowed, facts, vif_gateways, fallen)
         if before is not None and before[1] is facts and before == asked:
             return
         self._applied = None
         wanted = routing(allowed, facts)
-        if new := [u for u in facts.uplinks if u not in self._uplinks]:
+        # Who sets an uplink down means it; but the kernel then forgets addresses
+        # and routes, which nobody but us gives back once it is up again.
+        known = {u for u in self._uplinks if u.name not in self._fallen - fallen}
+        self._fallen = fallen
+        if new := [u for u in facts.uplinks if u not in known]:
             # The rules that speak of an uplink come before it is up.
             self.links.route(wanted)
         for uplink in new:
@@ -68,9 +78,16 @@ class Network:
             else:
                 self.links.adopt(uplink)
         self._uplinks = frozenset(facts.uplinks)
+        if facts.tunnel is not None and facts.tunnel != self._tunnel:
+            self.links.tunnel(facts.tunnel, facts.resolvers)
+        self._tunnel = facts.tunnel
         self.links.route(wanted)
         self._attach(facts.clients, vif_gateways)
         self._applied = asked
+
+    def _is_down(self, uplink: Uplink) -> bool:
+        link = self.links.by_name(uplink.name)
+        return link is not None and link.index == uplink.index and not link.up
 
     def _attach(
         self, clients: Collection[Client], gateways: tuple[Address, ...]

@@ -4,11 +4,11 @@
 Each port has one adapter that talks to the kernel and one fake in the tests.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rules.facts import Client, Uplink
+from rules.facts import Client, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Key, Object
 from rules.routing import Routing
@@ -85,6 +85,12 @@ class Links(Protocol):
 
         ``pinned``: its next hop is the vif of another domain, whose MAC address
         is known.
+        """
+
+    def tunnel(self, tunnel: Tunnel, resolvers: Collection[Address]) -> None:
+        """Configure the device that clients leave by, and set it up.
+
+        This domain itself reaches ``resolvers`` through it, and nothing else.
         """
 
     def adopt(self, uplink: Uplink) -> None:

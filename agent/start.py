@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from agent.nft import Nft
 from agent.personality import Personality
-from rules.guard import GUARD_TEXT
-from rules.skeleton import SKELETON_TEXT
+from rules.constant import constant
 
 log = logging.getLogger(__name__)
 
 
-def main(personality: Callable[[], Personality]) -> int:
+def main(personality: Callable[[], Personality], *, carrier: bool = False) -> int:
     """Run an agent until it is told to stop; return its exit status.
+
+    A ``carrier`` has a daemon that its uplinks carry, and nothing else.
 
     The guard and the closed skeleton are in the kernel before any library is
     imported that takes its time; over an existing ruleset they change nothing
@@ -25,7 +26,7 @@ def main(personality: Callable[[], Personality]) -> int:
     )
     try:
         firewall = Nft()
-        firewall.load(GUARD_TEXT + SKELETON_TEXT)
+        firewall.load(constant(carrier=carrier))
         # After the guard: this import takes 0.2 s (ADR 0003).
         from agent.wiring import run  # noqa: PLC0415
 

@@ -32,6 +32,7 @@ def facts(
         internal=personality.internal,
         configured=bool(settings.own),
         here=frozenset(settings.vif_gateways),
+        carrier=personality.carrier,
     )
 
 

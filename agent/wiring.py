@@ -26,7 +26,7 @@ def run(personality: Personality, firewall: Firewall) -> None:
         personality=personality,
         database=Database(QubesDb()),
         links=links,
-        enforcer=Enforcer(firewall),
+        enforcer=Enforcer(firewall, personality.carrier),
         network=Network(links, firewall, pin_gateway=personality.pin_gateway),
         cutter=Cutter(CtNetlink()),
         names=Names(),

@@ -4,14 +4,15 @@
 import sys
 
 from agent import start
+from agent.from_dom0 import FromDom0
+from agent.machine import plain
 from agent.personality import Personality
-from firewallvm.resolvers import FromDom0
 from firewallvm.states import FIREWALLVM
 
 
 def personality() -> Personality:
     """Return the FirewallVM, whose uplink is the vif of another domain."""
-    return Personality(FIREWALLVM, FromDom0(), pin_gateway=True)
+    return Personality(plain(FIREWALLVM), FromDom0(), pin_gateway=True)
 
 
 if __name__ == "__main__":

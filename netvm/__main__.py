@@ -4,6 +4,7 @@
 import sys
 
 from agent import start
+from agent.machine import plain
 from agent.personality import Personality
 from netvm.states import NETVM
 
@@ -24,7 +25,7 @@ def personality() -> Personality:
     from netvm.dns_sources import PROPERTIES, DnsSources  # noqa: PLC0415
 
     sources = DnsSources(Bus(PROPERTIES))
-    return Personality(NETVM, sources, frozenset(INTERNAL))
+    return Personality(plain(NETVM), sources, frozenset(INTERNAL))
 
 
 if __name__ == "__main__":

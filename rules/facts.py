@@ -44,6 +44,59 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class Uid:
+    """A daemon of this domain, by the user it runs as."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A tunnel of the kernel's own, by the mark on the packets it sends."""
+
+    number: int
+
+
+Carrier = Uid | Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a carrier may send by the uplinks; ``proto`` is the IANA number.
+
+    ``endpoint`` is the one address and port it may talk to; None is anyone of
+    the IP versions that the uplinks have.
+    """
+
+    carrier: Carrier
+    proto: int
+    endpoint: tuple[Address, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """The device that clients leave by in place of the uplinks.
+
+    ``own`` are the addresses that clients are translated to, ``networks`` what
+    is behind it, ``mtu`` its bytes of payload.
+    """
+
+    name: str
+    index: int
+    own: frozenset[Address]
+    networks: frozenset[AddressRange]
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The ports of a daemon here that the flows of one client end at."""
+
+    tcp: int
+    dns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a ruleset depends on.
 
@@ -53,6 +106,9 @@ class Facts:
     reach through this domain.  ``configured``: the addresses of the uplinks
     come from dom0; otherwise something else in this domain sets them.  ``here``
     are this domain's own addresses towards its clients.
+
+    With a ``carrier`` the uplinks carry nothing but what ``carried`` lists, and
+    clients have no way but ``tunnel`` or the ``redirects`` of their vif's index.
     """
 
     clients: tuple[Client, ...] = ()
@@ -63,3 +119,17 @@ class Facts:
     internal: frozenset[str] = frozenset()
     configured: bool = False
     here: frozenset[Address] = frozenset()
+    carrier: bool = False
+    carried: frozenset[Carried] = frozenset()
+    tunnel: Tunnel | None = None
+    redirects: Mapping[int, Redirect] = field(default_factory=dict)
+
+    @property
+    def ways(self) -> tuple[Uplink, ...]:
+        """What packets of clients may leave by."""
+        if not self.carrier:
+            return self.uplinks
+        if self.tunnel is None:
+            return ()
+        tunnel = self.tunnel
+        return (Uplink(tunnel.name, tunnel.index, tunnel.own, tunnel.networks),)

@@ -15,6 +15,7 @@ class Zone(Enum):
     CLIENTS = "clients"
     UPLINK = "uplink"
     SELF = "this domain"
+    TUNNEL = "tunnel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,18 @@ BY_RULES = Flow("clients by their rules", Zone.CLIENTS, Zone.UPLINK)
 CLIENT_DNS = Flow("names for clients", Zone.CLIENTS, Zone.UPLINK)
 OWN_TRAFFIC = Flow("own traffic", Zone.SELF, Zone.UPLINK)
 OWN_NAMES = Flow("names in rules", Zone.SELF, Zone.UPLINK)
+IN_TUNNEL = Flow(BY_RULES.name, Zone.CLIENTS, Zone.TUNNEL)
+DNS_IN_TUNNEL = Flow(CLIENT_DNS.name, Zone.CLIENTS, Zone.TUNNEL)
+NAMES_IN_TUNNEL = Flow(OWN_NAMES.name, Zone.SELF, Zone.TUNNEL)
+INTO_DAEMON = Flow("clients into the daemon by their rules", Zone.CLIENTS, Zone.SELF)
+CARRIED = Flow("the tunnel itself", Zone.SELF, Zone.UPLINK)
 PING = Flow("ping of this domain", Zone.CLIENTS, Zone.SELF)
 
 Allowed = frozenset[Flow]
+
+FORWARDING = frozenset({BY_RULES, IN_TUNNEL})
+"""Packets of clients leave, as their rules say."""
+SERVING = FORWARDING | {INTO_DAEMON}
+"""Flows of clients live."""
+NAMING = frozenset({CLIENT_DNS, DNS_IN_TUNNEL})
+"""The virtual resolvers lead to real ones."""

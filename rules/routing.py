@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from rules.facts import Client, Facts, Uplink
-from rules.flows import BY_RULES, Allowed
+from rules.flows import FORWARDING, Allowed
 from rules.model import Address, AddressRange, Family, family
 from rules.remember import LastTime
 
@@ -65,10 +65,10 @@ class Routing:
 def routing(allowed: Allowed, facts: Facts) -> Routing:
     """Return the routing of a state; a state without clients has no way out."""
     routes = set(_to_clients(facts))
-    if BY_RULES in allowed:
-        for place, uplink in enumerate(facts.uplinks):
+    if allowed & FORWARDING:
+        for place, uplink in enumerate(facts.ways):
             routes.update(_upstream(uplink, BEST + place))
-    names = [uplink.name for uplink in facts.uplinks]
+    names = [uplink.name for uplink in {*facts.uplinks, *facts.ways}]
     rules = {rule for version in Family for rule in _rules(version, names)}
     return Routing(frozenset(rules), frozenset(routes))
 

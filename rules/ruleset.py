@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Flows and facts in, the contents of every set, map and client chain out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rules.carriers import carriers
 from rules.facts import Client, Facts, Uplink
-from rules.flows import BY_RULES, CLIENT_DNS, OWN_NAMES, OWN_TRAFFIC, Allowed
+from rules.flows import (
+    CARRIED,
+    FORWARDING,
+    NAMES_IN_TUNNEL,
+    NAMING,
+    OWN_NAMES,
+    OWN_TRAFFIC,
+    Allowed,
+)
 from rules.guard import (
     ADDRESSES4,
     ADDRESSES6,
@@ -30,6 +39,7 @@ from rules.objects import (
     Set,
     chain_name,
 )
+from rules.redirects import redirects
 from rules.remember import LastTime
 from rules.skeleton import INDEXES, OWN, V4, V6, Words
 
@@ -49,12 +59,15 @@ def ruleset(allowed: Allowed, facts: Facts) -> Ruleset:
         present = [sender for sender in senders if sender.version is version]
         content.update(_switches(words, allowed, facts))
         content.update(_clients(words, present))
+    if facts.carrier:
+        content.update(carriers(allowed, facts))
+        content.update(redirects(allowed, facts))
     return content
 
 
-def closed() -> Ruleset:
+def closed(*, carrier: bool = False) -> Ruleset:
     """Return the ruleset that lets no client and nothing of its own pass."""
-    return ruleset(frozenset(), Facts())
+    return ruleset(frozenset(), Facts(carrier=carrier))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +102,16 @@ def _guard(facts: Facts, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]
     framed6 = frozenset(sender.framed for sender in v6)
     known4 = _texts(facts.connected, Family.IPV4).union(s.address for s in v4)
     known6 = _texts(facts.connected, Family.IPV6).union(s.address for s in v6)
-    own = [(u.index, address) for u in facts.uplinks for address in u.own]
+    mine = (*facts.uplinks, *(w for w in facts.ways if w not in facts.uplinks))
+    here = [(u.index, address) for u in mine for address in u.own]
+    own = [(u.index, address) for u in facts.ways for address in u.own]
     yield Key(GUARD, "clients4"), Set(CLIENTS4, framed4)
     yield Key(GUARD, "clients6"), Set(CLIENTS6, framed6)
     yield Key(GUARD, "addresses4"), Set(ADDRESSES4, known4)
     yield Key(GUARD, "addresses6"), Set(ADDRESSES6, known6)
     yield Key(ARP_GUARD, "clients"), Set(ARP_CLIENTS, framed4)
     adopted = frozenset(str(u.index) for u in facts.uplinks if not facts.configured)
-    yield Key(GUARD, "here4"), Set(HERE4, _indexed(own, Family.IPV4))
+    yield Key(GUARD, "here4"), Set(HERE4, _indexed(here, Family.IPV4))
     yield Key(NETDEV_GUARD, "adopted"), Set(ADOPTED, adopted)
     yield Key(NETDEV_GUARD, "own4"), Set(OWN4, _indexed(own, Family.IPV4))
     yield Key(NETDEV_GUARD, "own6"), Set(OWN6, _indexed(own, Family.IPV6))
@@ -115,16 +130,14 @@ def _switches(
     words: Words, allowed: Allowed, facts: Facts
 ) -> Iterator[tuple[Key, Object]]:
     wanted = Family.IPV4 if words is V4 else Family.IPV6
-    usable = [u for u in facts.uplinks if any(family(a) is wanted for a in u.own)]
-    indexes = frozenset(str(u.index) for u in usable)
-    by_rules = indexes if BY_RULES in allowed else frozenset()
-    own = _own(allowed, usable)
+    ways = frozenset(_indexes(facts.ways, wanted)) if allowed & FORWARDING else ()
+    own = dict(_own(allowed, facts, wanted))
     dns = {
         str(virtual): str(real)
         for virtual, real in facts.dns.items()
-        if family(virtual) is wanted and CLIENT_DNS in allowed
+        if family(virtual) is wanted and allowed & NAMING
     }
-    yield Key(words.table, "up"), Set(INDEXES, by_rules)
+    yield Key(words.table, "up"), Set(INDEXES, frozenset(ways))
     yield Key(words.table, "own"), Map(OWN, own)
     yield Key(words.table, "own_in"), Set(INDEXES, frozenset(own))
     yield Key(words.table, "dns"), Map(words.dns, dns)
@@ -136,14 +149,23 @@ def _switches(
     yield Key(words.table, "internal"), Set(words.addresses, internal)
 
 
-def _own(allowed: Allowed, uplinks: list[Uplink]) -> dict[str, str]:
-    if OWN_TRAFFIC in allowed:
-        verdict = "goto own-traffic"
-    elif OWN_NAMES in allowed:
-        verdict = "goto own-names"
-    else:
-        return {}
-    return {str(uplink.index): verdict for uplink in uplinks}
+def _own(allowed: Allowed, facts: Facts, wanted: Family) -> Iterator[tuple[str, str]]:
+    """Yield what this domain itself may send, by interface."""
+    chains = (
+        (OWN_TRAFFIC, facts.uplinks, "own-traffic"),
+        (OWN_NAMES, facts.uplinks, "own-names"),
+        (NAMES_IN_TUNNEL, facts.ways, "own-names"),
+        (CARRIED, facts.uplinks, "carried"),
+    )
+    for flow, ways, chain in reversed(chains):
+        if flow in allowed:
+            yield from ((at, f"goto {chain}") for at in _indexes(ways, wanted))
+
+
+def _indexes(ways: Iterable[Uplink], wanted: Family) -> Iterator[str]:
+    for way in ways:
+        if any(family(address) is wanted for address in way.own):
+            yield str(way.index)
 
 
 def _clients(words: Words, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]:

@@ -24,7 +24,7 @@ OWN = "type iface_index : verdict;"
 
 # Ours to flush; custom-input and custom-forward belong to the user.
 BASE_CHAINS = ("dstnat", "srcnat", "input", "forward", "output")
-CHAINS = (*BASE_CHAINS, "refuse", "own-traffic", "own-names")
+CHAINS = (*BASE_CHAINS, "refuse", "own-traffic", "own-names", "into-daemon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ def _tables(w: Words) -> str:
         add chain {t} refuse
         add chain {t} own-traffic
         add chain {t} own-names
+        add chain {t} into-daemon
         add chain {t} dstnat {{ type nat hook prerouting priority dstnat; }}
         add chain {t} srcnat {{ type nat hook postrouting priority srcnat; }}
         add chain {t} input {{ type filter hook input priority filter; policy drop; }}
@@ -159,6 +160,7 @@ def _local(w: Words) -> str:
 ct state established,related accept comment "replies to own traffic"
         add rule {t} input iif . {ip} saddr @sources {w.icmp} type echo-request \
 limit rate 100/second accept comment "{PING.name}"
+        add rule {t} input iif . {ip} saddr @sources jump into-daemon
         add rule {t} input iif . {ip} saddr @sources goto refuse
         add rule {t} output oif "lo" accept
         {w.link_local_output}

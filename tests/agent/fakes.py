@@ -9,14 +9,16 @@ import re
 import select
 import selectors
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from agent.cut import Cutter
 from agent.database import Database
 from agent.enforce import Enforcer
+from agent.from_dom0 import FromDom0
 from agent.loop import Agent
+from agent.machine import plain
 from agent.names import Names
 from agent.network import Network
 from agent.personality import Dns, Personality
@@ -25,9 +27,8 @@ from agent.qubesdb import Disconnected, QubesDb
 from agent.signals import Signals
 from agent.systemd import Notifier
 from controller.qubesdb_store import Store
-from firewallvm.resolvers import FromDom0
 from firewallvm.states import FIREWALLVM
-from rules.facts import Client, Uplink
+from rules.facts import Client, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Chain, Key, Map, Object, Set
 from rules.routing import Routing
@@ -151,6 +152,7 @@ class FakeLinks:
     attached: list[tuple[Client, tuple[Address, ...]]] = field(default_factory=list)
     connected: list[tuple[Uplink, bool]] = field(default_factory=list)
     adopted: list[Uplink] = field(default_factory=list)
+    tunnels: list[tuple[Tunnel, frozenset[Address]]] = field(default_factory=list)
     routing: Routing | None = None
     refuses: dict[str, OSError] = field(default_factory=dict)
     changed: bool = False
@@ -199,6 +201,12 @@ class FakeLinks:
         self.effects.append(f"up {uplink.name}")
         self.connected.append((uplink, pinned))
         self._put(uplink.name, UPLINK_GROUP)
+
+    def tunnel(self, tunnel: Tunnel, resolvers: Collection[Address]) -> None:
+        self._check(tunnel.name)
+        self.effects.append(f"tunnel {tunnel.name}")
+        self.tunnels.append((tunnel, frozenset(resolvers)))
+        self._put(tunnel.name, 0)
 
     def adopt(self, uplink: Uplink) -> None:
         self._check(uplink.name)
@@ -490,7 +498,9 @@ class World:
     """An agent among fakes.  `play` runs it until the steps are done."""
 
     personality: Personality = field(
-        default_factory=lambda: Personality(FIREWALLVM, FromDom0(), pin_gateway=True)
+        default_factory=lambda: Personality(
+            plain(FIREWALLVM), FromDom0(), pin_gateway=True
+        )
     )
     effects: list[str] = field(default_factory=list)
     script: Script = field(default_factory=Script)

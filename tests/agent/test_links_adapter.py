@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.links import PEER_MAC, LinkTable
+from agent.links import LinkTable
 from agent.netlink import ROUTE, Netlink
 from agent.ports import Link, NetlinkError
 from agent.rtnetlink import (
@@ -25,6 +25,7 @@ from agent.rtnetlink import (
     replace_proxy,
     set_link,
 )
+from agent.ways import PEER_MAC
 from controller import namespaces
 from rules.facts import Client, Facts, Uplink
 from rules.flows import BY_RULES

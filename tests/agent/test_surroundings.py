@@ -5,10 +5,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from agent.from_dom0 import FromDom0
 from agent.keys import Settings
+from agent.machine import plain
 from agent.personality import Dns, Personality
 from agent.surroundings import facts
-from firewallvm.resolvers import FromDom0
 from firewallvm.states import FIREWALLVM
 from rules.facts import Client, Facts, Uplink
 from rules.model import Address
@@ -17,7 +18,7 @@ from tests.agent.fakes import FakeLinks
 MAC = "00:16:3e:5e:6c:00"
 A = Client("vif1.0", 0, MAC, ip_address("10.137.0.5"))  # type: ignore[arg-type]
 B = Client("vif2.0", 0, MAC, ip_address("10.138.0.7"))  # type: ignore[arg-type]
-PERSONALITY = Personality(FIREWALLVM, FromDom0(), frozenset({"10.137.0.0/16"}))
+PERSONALITY = Personality(plain(FIREWALLVM), FromDom0(), frozenset({"10.137.0.0/16"}))
 NO_DNS = Dns({})
 
 

@@ -115,11 +115,27 @@ def test_the_uplink_may_go_and_come_back(home: Machine) -> None:
     home.tool("sys-net", "ip", "link", "set", "eth0", "down")
     until(lambda: not home.reaches("personal", WEB4))
     home.tool("sys-net", "ip", "link", "set", "eth0", "up")
-    home.tool(
-        "sys-net",
-        *["ip", "route", "add", "default", "via", "192.0.2.1", "dev", "eth0", "onlink"],
-    )
+    # What DHCP and router advertisements do elsewhere; the kernel forgot it.
+    for line in (
+        "ip address add 2001:db8:1::2/64 dev eth0 nodad",
+        "ip address add fe80::2/64 dev eth0 nodad",
+        "ip route add default via 192.0.2.1 dev eth0 onlink",
+        "ip route add default via 2001:db8:1::1 dev eth0 onlink",
+    ):
+        home.tool("sys-net", *line.split())
     assert until(lambda: home.reaches("personal", WEB4))
+    assert until(lambda: troubles(home) == [])
+
+
+@pytest.mark.parametrize("name", ["sys-firewall", "sys-firewall2"])
+def test_an_uplink_of_ours_that_comes_back_is_configured_anew(
+    home: Machine, name: str
+) -> None:
+    """The kernel forgets addresses and routes; nobody else gives them back."""
+    home.tool(name, "ip", "link", "set", "eth0", "down")
+    until(lambda: troubles(home) != [])
+    home.tool(name, "ip", "link", "set", "eth0", "up")
+    assert until(lambda: troubles(home) == [])
 
 
 def test_status_follows(home: Machine) -> None:

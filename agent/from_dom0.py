@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The resolvers of a FirewallVM: those that its own netvm offers."""
+"""The resolvers of a domain with a netvm: those that it offers."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What of the rules never changes, as one transaction for nft."""
+
+from rules.carriers import CARRIER_TEXT
+from rules.guard import GUARD_TEXT
+from rules.redirects import REDIRECT_TEXT
+from rules.skeleton import SKELETON_TEXT
+
+
+def constant(*, carrier: bool) -> str:
+    """Return the guard and the skeleton; loaded again, they stay what they are.
+
+    Of a ``carrier`` what its daemon needs is part of them (`rules.carriers`).
+    """
+    plain = GUARD_TEXT + SKELETON_TEXT
+    return plain + CARRIER_TEXT + REDIRECT_TEXT if carrier else plain

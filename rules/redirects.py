@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Flows of clients that end at a daemon of this domain (Tor).
+
+A client's TCP goes to one port of the daemon, its questions for names to
+another, and each client has ports of its own.  Its rules are asked before that,
+while the packet still says where it was going; what they refuse never reaches
+the daemon, and all that is neither TCP nor a name is forwarded nowhere.
+
+REDIRECT goes to the address of the vif.  To send flows to 127.0.0.1 would take
+route_localnet, which opens every service there to clients.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from rules.facts import Client, Facts
+from rules.flows import INTO_DAEMON, Allowed
+from rules.model import Family, family
+from rules.objects import Key, Map, Object, chain_name
+from rules.skeleton import V4, V6, Words
+
+# Just before dstnat: the ports are still those that the client wrote.
+BEFORE_DSTNAT = "dstnat - 1"
+
+
+def _to(words: Words, field: str) -> str:
+    return f"typeof iif . {words.ip} saddr : {field} dport;"
+
+
+def _table(w: Words) -> str:
+    t, sender = w.table, f"iif . {w.ip} saddr"
+    return f"""
+add map {t} judged {{ {w.clients} }}
+add map {t} to_tcp {{ {_to(w, "tcp")} }}
+add map {t} to_dns {{ {_to(w, "udp")} }}
+add chain {t} judge {{ type filter hook prerouting priority {BEFORE_DSTNAT}; }}
+flush chain {t} judge
+add rule {t} judge ct direction original meta l4proto {{ tcp, udp }} \
+{sender} vmap @judged comment "{INTO_DAEMON.name}"
+add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns
+add rule {t} dstnat tcp flags & (fin | syn | rst | ack) == syn \
+redirect to : {sender} map @to_tcp
+flush chain {t} into-daemon
+add rule {t} into-daemon ct status dnat meta l4proto {{ tcp, udp }} accept \
+comment "{INTO_DAEMON.name}"
+"""
+
+
+REDIRECT_TEXT = _table(V4) + _table(V6)
+"""The constant part, over the skeleton, whose chain ``dstnat`` it adds to."""
+
+
+def redirects(allowed: Allowed, facts: Facts) -> Iterator[tuple[Key, Object]]:
+    """Yield the contents of the maps of `REDIRECT_TEXT`."""
+    for words, version in ((V4, Family.IPV4), (V6, Family.IPV6)):
+        open_to = _senders(facts, version) if INTO_DAEMON in allowed else {}
+        ports = {at: facts.redirects[client.index] for at, client in open_to.items()}
+        judged = {
+            sender: f"goto {chain_name(address)}"
+            for sender, client in _senders(facts, version).items()
+            for address in client.addresses
+            if family(address) is version
+        }
+        tcp = {sender: str(port.tcp) for sender, port in ports.items()}
+        dns = {sender: str(port.dns) for sender, port in ports.items()}
+        yield Key(words.table, "judged"), Map(words.clients, judged)
+        yield Key(words.table, "to_tcp"), Map(_to(words, "tcp"), tcp)
+        yield Key(words.table, "to_dns"), Map(_to(words, "udp"), dns)
+
+
+def _senders(facts: Facts, version: Family) -> Mapping[str, Client]:
+    """Return the clients that have ports, by what they send from."""
+    return {
+        f"{client.index} . {address}": client
+        for client in facts.clients
+        if client.index in facts.redirects
+        for address in client.addresses
+        if family(address) is version
+    }

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A daemon is started as its own user, by who may not become anyone else.
+
+The launcher is the real program, as the user that the berth is for.
+"""
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.berth import CARRIERS, Berth, uid_of
+
+pytestmark = pytest.mark.kernel
+
+ROOT = Path(__file__).parents[2]
+DAEMON, SOMEBODY = 61600, 61601
+PATIENCE = 20.0  # seconds; only a failing test waits that long
+TELL = (
+    "import os, sys; "
+    "print(os.getuid(), os.read(3, 9).decode(), os.read(4, 9).decode(), "
+    "os.environ['WORD'], oct(os.umask(0)), flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = tmp_path / "berth"
+    made.mkdir()
+    for each in (made, *made.parents):
+        if each.is_relative_to(tmp_path.parents[1]):
+            each.chmod(0o755)
+    return made
+
+
+@pytest.fixture
+def berth(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Berth]:
+    monkeypatch.setenv(CARRIERS, f"other=1 tor={DAEMON}")
+    made = Berth("tor", directory)
+    yield made
+    made.close()
+
+
+Launch = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def launch(directory: Path) -> Iterator[Launch]:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(uid: int = DAEMON) -> "subprocess.Popen[str]":
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+            "from pathlib import Path\nfrom agent.launcher import become\n"
+            f"become('tor', Path({str(directory)!r}))"
+        )
+        argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        argv += ["--bounding-set=-all", "/usr/bin/python3", "-I", "-c", code]
+        made = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(made)
+        return made
+
+    yield run
+    for each in started:
+        each.kill()
+        each.communicate()
+
+
+def until(berth: Berth, found: Callable[[], bool]) -> None:
+    """Handle what the berth is readable for until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not found():
+        left = deadline - time.monotonic()
+        assert left > 0, "not so within the deadline"
+        assert select.select([berth], [], [], left)[0]
+        berth.handle()
+
+
+def file_with(text: bytes) -> int:
+    made = os.memfd_create("told")
+    os.write(made, text)
+    os.lseek(made, 0, os.SEEK_SET)
+    return made
+
+
+def start(berth: Berth) -> None:
+    files = [file_with(b"one"), file_with(b"two")]
+    berth.start([sys.executable, "-c", TELL], files, {"WORD": "word"})
+    for each in files:
+        os.close(each)
+
+
+def test_a_launcher_becomes_what_it_is_told(berth: Berth, launch: Launch) -> None:
+    launcher = launch()
+    until(berth, lambda: berth.waiting)
+    start(berth)
+
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline() == f"{DAEMON} one two word 0o7\n"
+    assert berth.running
+    assert not berth.waiting
+
+
+def test_the_end_of_a_daemon_is_noticed_and_the_next_one_may_come(
+    berth: Berth, launch: Launch
+) -> None:
+    launcher = launch()
+    until(berth, lambda: berth.waiting)
+    start(berth)
+    launcher.kill()
+    until(berth, lambda: not berth.running)
+
+    assert not berth.waiting
+    launch()
+    until(berth, lambda: berth.waiting)
+
+
+def test_who_comes_before_the_agent_waits_for_it(
+    directory: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch()
+    monkeypatch.setenv(CARRIERS, f"tor={DAEMON}")
+    berth = Berth("tor", directory)
+    until(berth, lambda: berth.waiting)
+    berth.close()
+
+
+def test_somebody_else_is_not_let_in(
+    berth: Berth, launch: Launch, directory: Path
+) -> None:
+    """The control is the launcher that comes after."""
+    stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stranger.connect(str(directory / "tor"))
+    stranger.settimeout(PATIENCE)
+    berth.handle()
+
+    assert not berth.waiting
+    assert stranger.recv(1) == b""
+    stranger.close()
+    launch()
+    until(berth, lambda: berth.waiting)
+
+
+def test_a_second_one_is_sent_away(berth: Berth, launch: Launch) -> None:
+    launch()
+    until(berth, lambda: berth.waiting)
+    second = launch()
+    assert select.select([berth], [], [], PATIENCE)[0]
+    berth.handle()
+
+    assert second.wait(PATIENCE) == 1
+    assert berth.waiting
+
+
+def test_nothing_is_started_without_a_launcher(berth: Berth) -> None:
+    with pytest.raises(ConnectionError, match="no launcher waits"):
+        berth.start(["/bin/true"])
+
+
+def test_an_agent_that_ends_lets_the_launcher_go_and_the_daemon_live(
+    berth: Berth, launch: Launch
+) -> None:
+    waiting = launch()
+    until(berth, lambda: berth.waiting)
+    berth.close()
+    assert waiting.wait(PATIENCE) == 1
+
+
+def test_the_user_of_a_daemon_is_named_by_who_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(CARRIERS, "tor=7 pt=8")
+    assert uid_of("pt") == 8
+    with pytest.raises(LookupError):
+        uid_of("ravelin-nobody")

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the uplink of a carrier carries, and where its clients get to, in the kernel.
+
+The gateway has an uplink ``eth0`` to the namespace ``outside``, a tunnel ``tun9`` to
+``far`` and a client behind ``vif1.0``.  Whether something arrived is asked of
+packet sockets at the far ends, and each "nothing" has its positive control.
+"""
+
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from agent.nft import Nft
+from controller import namespaces
+from rules.carriers import carrier_guard
+from rules.compile import compile_client
+from rules.constant import constant
+from rules.facts import Carried, Client, Facts, Mark, Redirect, Tunnel, Uid, Uplink
+from rules.flows import CARRIED, IN_TUNNEL, INTO_DAEMON, PING, Allowed
+from rules.ground import Ground, Match
+from rules.guard import uplink_guard
+from rules.model import Action, Ports
+from rules.ruleset import ruleset
+from rules.transaction import difference
+
+pytestmark = pytest.mark.kernel
+
+DAEMON, SOMEBODY, MARK = 61500, 61501, 0xCA6C
+ENDPOINT = (IPv4Address("192.0.2.1"), 51820)
+UDP, TCP = 17, 6
+CLIENT = IPv4Address("10.137.0.5")
+MAC, VIF_MAC = "00:16:3e:5e:6c:00", "fe:ff:ff:ff:ff:ff"
+BEYOND = "198.51.100.9"
+NETS = ("gateway", "outside", "far", "client")
+LINKS = f"""
+ip -n gateway link add eth0 index 20 type veth peer name wan netns outside
+ip -n gateway link add tun9 index 21 type veth peer name wan netns far
+ip -n gateway link add vif1.0 index 22 type veth peer name eth0 netns client
+ip -n gateway link set vif1.0 address {VIF_MAC}
+ip -n gateway addr add 192.0.2.2/24 dev eth0
+ip -n gateway addr add 10.8.0.2/24 dev tun9
+ip -n gateway addr add 10.137.0.9/32 dev vif1.0
+ip -n outside addr add 192.0.2.1/24 dev wan
+ip -n far addr add 10.8.0.1/24 dev wan
+ip -n far addr add {BEYOND}/32 dev wan
+ip -n client link set eth0 address {MAC}
+ip -n client addr add {CLIENT}/32 dev eth0
+"""
+UP = f"""
+ip -n gateway link set lo up
+ip -n gateway link set eth0 up
+ip -n gateway link set tun9 up
+ip -n gateway link set vif1.0 up
+ip -n outside link set wan up
+ip -n far link set wan up
+ip -n client link set eth0 up
+ip -n gateway route add {CLIENT} dev vif1.0
+ip -n gateway route add 198.51.100.0/24 via 10.8.0.1
+ip -n client route add default via 10.137.0.9 dev eth0 onlink
+"""
+OUTER = frozenset({CARRIED})
+OPEN = frozenset({CARRIED, IN_TUNNEL, INTO_DAEMON, PING})
+FACTS = Facts(
+    clients=(Client("vif1.0", 22, MAC, CLIENT),),
+    uplinks=(Uplink("eth0", 20, frozenset({ip_address("192.0.2.2")})),),
+    connected=frozenset({CLIENT}),
+    configured=True,
+    carrier=True,
+    carried=frozenset({Carried(Uid(DAEMON), UDP, ENDPOINT)}),
+    tunnel=Tunnel(
+        "tun9",
+        21,
+        frozenset({ip_address("10.8.0.2")}),
+        frozenset({ip_network("0.0.0.0/0")}),
+        1280,
+    ),
+)
+ALL = Ground((), Action.ACCEPT)
+WEB_ONLY = Ground(
+    (Match(Action.ACCEPT, None, frozenset({TCP}), Ports(80, 80), None, 0),),
+    Action.DROP,
+)
+SEND = """
+import os, socket, sys
+uid, mark, kind, address, port = sys.argv[1:]
+os.setresuid(int(uid), int(uid), int(uid))
+made = socket.socket(socket.AF_INET, getattr(socket, kind))
+if int(mark):
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(mark))
+made.settimeout(2)
+try:
+    made.connect((address, int(port)))
+    made.send(b"ravelin-test")
+    print(made.recv(64).decode())
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@dataclass
+class Rig:
+    """The four namespaces; ``load`` puts a state into force."""
+
+    folder: Path
+
+    def net(self, name: str) -> Path:
+        return self.folder / name
+
+    def load(self, allowed: Allowed, facts: Facts, ground: Ground = ALL) -> None:
+        script = constant(carrier=True) + carrier_guard("eth0") + uplink_guard("tun9")
+        script += difference(None, compile_client(CLIENT, ground))
+        script += difference(None, ruleset(allowed, facts))
+        with namespaces.inside(self.net("gateway")):
+            Nft().load(script)
+
+    def send(self, net: str, to: tuple[object, int], **how: object) -> str:
+        """Send from a namespace as some user; return what came back."""
+        given = {"uid": 0, "mark": 0, "kind": "SOCK_DGRAM"} | how
+        words = [str(given[key]) for key in ("uid", "mark", "kind")]
+        with namespaces.inside(self.net(net)):
+            argv = [sys.executable, "-c", SEND, *words, *map(str, to)]
+            return subprocess.check_output(argv, text=True).strip()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    for name in NETS:
+        namespaces.create(made.net(name))
+    try:
+        for line in (LINKS + UP).strip().replace("\n\n", "\n").split("\n"):
+            run_ip(made, line.split())
+        with namespaces.inside(made.net("gateway")):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        yield made
+    finally:
+        for name in NETS:
+            namespaces.remove(made.net(name))
+
+
+def run_ip(rig: Rig, words: list[str]) -> None:
+    """Run ``ip -n NET …``; a namespace stands for its file, also after ``netns``."""
+    with namespaces.inside(rig.net(words[2])):
+        rest = [str(rig.net(x)) if x in NETS else x for x in words[3:]]
+        subprocess.run(["ip", *rest], check=True)
+
+
+class Listener:
+    """Echoes at an address of a namespace; tells whom it has heard."""
+
+    def __init__(self, rig: Rig, net: str, kind: int, at: tuple[str, int]) -> None:
+        with namespaces.inside(rig.net(net)):
+            self.socket = socket.socket(socket.AF_INET, kind)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(at)
+        self.socket.settimeout(0)
+
+    def heard(self) -> list[str]:
+        """Return the senders of all that came."""
+        found = []
+        while True:
+            try:
+                found.append(self.socket.recvfrom(64)[1][0])
+            except BlockingIOError:
+                return found
+
+
+@pytest.fixture
+def endpoint(rig: Rig) -> Iterator[Listener]:
+    made = Listener(rig, "outside", socket.SOCK_DGRAM, ("192.0.2.1", 51820))
+    yield made
+    made.socket.close()
+
+
+def test_the_daemon_reaches_its_endpoint(rig: Rig, endpoint: Listener) -> None:
+    rig.load(OUTER, FACTS)
+    rig.send("gateway", ENDPOINT, uid=DAEMON)
+
+    assert endpoint.heard() == ["192.0.2.2"]
+
+
+@pytest.mark.parametrize("uid", [0, SOMEBODY])
+def test_nobody_else_does(rig: Rig, endpoint: Listener, uid: int) -> None:
+    """MUL-02-002; that it would arrive is the test before."""
+    rig.load(OUTER, FACTS)
+    rig.send("gateway", ENDPOINT, uid=uid)
+
+    assert endpoint.heard() == []
+
+
+def test_another_port_or_another_state_carries_nothing(
+    rig: Rig, endpoint: Listener
+) -> None:
+    other = frozenset({Carried(Uid(DAEMON), UDP, (ENDPOINT[0], 4433))})
+    for allowed, facts in (
+        (OUTER, replace(FACTS, carried=other)),
+        (frozenset(), FACTS),
+    ):
+        rig.load(allowed, facts)
+        rig.send("gateway", ENDPOINT, uid=DAEMON)
+
+        assert endpoint.heard() == []
+
+
+@pytest.mark.parametrize(("mark", "arrives"), [(MARK, True), (0, False), (7, False)])
+def test_a_mark_carries_to_its_endpoint(
+    rig: Rig, endpoint: Listener, mark: int, *, arrives: bool
+) -> None:
+    marked = frozenset({Carried(Mark(MARK), UDP, ENDPOINT)})
+    rig.load(OUTER, replace(FACTS, carried=marked))
+    rig.send("gateway", ENDPOINT, mark=mark)
+
+    assert bool(endpoint.heard()) is arrives
+
+
+def test_a_user_may_be_carried_anywhere(rig: Rig, endpoint: Listener) -> None:
+    anywhere = frozenset({Carried(Uid(DAEMON), UDP, None)})
+    rig.load(OUTER, replace(FACTS, carried=anywhere))
+    rig.send("gateway", ENDPOINT, uid=DAEMON)
+    rig.send("gateway", ENDPOINT, uid=SOMEBODY)
+
+    assert endpoint.heard() == ["192.0.2.2"]
+
+
+def frame() -> bytes:
+    """Return a UDP packet from the uplink's address to the endpoint, as a frame."""
+    udp = struct.pack("!HHHH", 51820, 51820, 8 + 4, 0) + b"leak"
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0)
+    head += ip_address("192.0.2.2").packed + ENDPOINT[0].packed
+    return b"\xff" * 6 + b"\x02" * 6 + b"\x08\x00" + head + udp
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "control"])
+def test_packet_sockets_are_nobody(rig: Rig, *, guarded: bool) -> None:
+    """P13: only the netdev guard sees what a packet socket sends."""
+    rig.load(OUTER, FACTS)
+    with namespaces.inside(rig.net("gateway")):
+        if not guarded:
+            Nft().load("delete table netdev ravelin-guard")
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        sender.bind(("eth0", 0))
+    with namespaces.inside(rig.net("outside")):
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        sniffer.bind(("wan", 0))
+    sniffer.settimeout(0)
+    with sender, sniffer:
+        with suppress(OSError):  # ENOBUFS is how a dropped frame is told
+            sender.send(frame())
+        seen = []
+        with suppress(BlockingIOError):
+            while True:
+                seen.append(sniffer.recv(2048))
+    assert any(b"leak" in x for x in seen) is not guarded
+
+
+@pytest.mark.parametrize(
+    ("allowed", "arrives"), [(OPEN, ["10.8.0.2"]), (OUTER, [])], ids=["open", "lost"]
+)
+def test_clients_leave_by_the_tunnel_under_its_address(
+    rig: Rig, allowed: Allowed, arrives: list[str]
+) -> None:
+    far = Listener(rig, "far", socket.SOCK_DGRAM, (BEYOND, 4433))
+    rig.load(allowed, FACTS)
+    rig.send("client", (BEYOND, 4433))
+
+    assert far.heard() == arrives
+    far.socket.close()
+
+
+def test_clients_never_leave_by_the_uplink(rig: Rig, endpoint: Listener) -> None:
+    """TunnelCrack, both: the route is there, and the endpoint is the daemon's."""
+    rig.load(OPEN, FACTS)
+
+    rig.send("client", ENDPOINT)
+
+    assert endpoint.heard() == []
+
+
+def test_an_impostor_of_the_tunnel_gets_nothing(rig: Rig) -> None:
+    """R7: rules that accept go by index, and the name is somebody else's."""
+    far = Listener(rig, "far", socket.SOCK_DGRAM, (BEYOND, 4433))
+    assert FACTS.tunnel is not None
+    rig.load(OPEN, replace(FACTS, tunnel=replace(FACTS.tunnel, index=99)))
+    rig.send("client", (BEYOND, 4433))
+
+    assert far.heard() == []
+    far.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("ground", "said"), [(ALL, "the daemon"), (WEB_ONLY, "refused")], ids=str
+)
+def test_flows_end_at_the_daemon_if_the_rules_say_so(
+    rig: Rig, ground: Ground, said: str
+) -> None:
+    """The port that the client wrote is judged, not the one it is sent to."""
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(tcp=9100, dns=9101)})
+    rig.load(OPEN, facts, ground)
+    daemon = Listener(rig, "gateway", socket.SOCK_STREAM, ("10.137.0.9", 9100))
+    daemon.socket.listen(1)
+    with namespaces.inside(rig.net("client")), socket.socket() as client:
+        client.settimeout(5)
+        try:
+            client.connect((BEYOND, 443))
+            accepted, sender = daemon.socket.accept()
+            accepted.close()
+            found = "the daemon" if sender[0] == str(CLIENT) else str(sender)
+        except OSError:
+            found = "refused"
+    daemon.socket.close()
+    assert found == said
+
+
+def test_names_end_at_the_daemon_whomever_they_are_asked_of(rig: Rig) -> None:
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(tcp=9100, dns=9101)})
+    rig.load(OPEN, facts)
+    daemon = Listener(rig, "gateway", socket.SOCK_DGRAM, ("10.137.0.9", 9101))
+    rig.send("client", ("9.9.9.9", 53))
+    rig.send("client", ("9.9.9.9", 5353))
+
+    assert daemon.heard() == [str(CLIENT)]
+    daemon.socket.close()
+
+
+@pytest.mark.parametrize("to", ["9.9.9.9", "10.137.0.9"])
+def test_the_daemons_ports_are_not_reached_directly(rig: Rig, to: str) -> None:
+    """T13: UDP to the port itself is not for the daemon."""
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(tcp=9100, dns=9101)})
+    rig.load(OPEN, facts)
+    daemon = Listener(rig, "gateway", socket.SOCK_DGRAM, ("10.137.0.9", 9101))
+    rig.send("client", (to, 9101))
+
+    assert daemon.heard() == []
+    daemon.socket.close()
+
+
+def test_segments_fit_the_tunnel_in_both_directions(rig: Rig) -> None:
+    """X7: the client and the server are each told of 1240 bytes."""
+    rig.load(OPEN, FACTS)
+    server = Listener(rig, "far", socket.SOCK_STREAM, (BEYOND, 80))
+    server.socket.settimeout(10)
+    server.socket.listen(1)
+    with namespaces.inside(rig.net("client")), socket.socket() as client:
+        client.settimeout(10)
+        client.connect((BEYOND, 80))
+        accepted, _ = server.socket.accept()
+        with accepted:
+            sizes = [
+                end.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+                for end in (client, accepted)
+            ]
+    server.socket.close()
+    # The option of timestamps takes 12 of them.
+    assert sizes == [1228, 1228]

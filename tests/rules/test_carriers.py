@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a carrier's facts become; tests/kernel/test_carriers.py sends the packets."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from rules.carriers import CARRIER_TEXT, carrier_guard
+from rules.constant import constant
+from rules.facts import Carried, Client, Facts, Mark, Redirect, Tunnel, Uid, Uplink
+from rules.flows import CARRIED, IN_TUNNEL, INTO_DAEMON, NAMES_IN_TUNNEL, Allowed
+from rules.guard import NETDEV_GUARD
+from rules.objects import IP, IP6, Key, Map, Set
+from rules.routing import UPSTREAM, routing
+from rules.ruleset import closed, ruleset
+
+EVERYTHING = frozenset({CARRIED, IN_TUNNEL, INTO_DAEMON, NAMES_IN_TUNNEL})
+A4, A6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
+CLIENT = Client(
+    "vif1.0",
+    22,
+    "00:16:3e:5e:6c:00",
+    ip_address("10.137.0.5"),  # type: ignore[arg-type]
+    ip_address("fd09:24ef:4179::a89:5"),  # type: ignore[arg-type]
+)
+OWN = frozenset({ip_address("10.137.0.9"), ip_address("fd09:24ef:4179::a89:9")})
+TUNNEL = Tunnel(
+    "wg0",
+    21,
+    frozenset({ip_address("10.8.0.2")}),
+    frozenset({ip_network("0.0.0.0/0")}),
+    1380,
+)
+FACTS = Facts(
+    clients=(CLIENT,),
+    uplinks=(Uplink("eth0", 20, OWN, gateways=(ip_address("10.137.0.6"),)),),
+    configured=True,
+    carrier=True,
+    carried=frozenset(
+        {
+            Carried(Uid(7), 17, (A4, 51820)),
+            Carried(Mark(0xCA6C), 17, (A6, 51821)),
+            Carried(Uid(8), 6, None),
+        }
+    ),
+    tunnel=TUNNEL,
+    redirects={22: Redirect(9100, 9101)},
+)
+CONTENTS: dict[tuple[str, str], object] = {
+    (IP, "by_uid"): {"7 . 192.0.2.1 . 17 . 51820"},
+    (IP6, "by_uid"): frozenset(),
+    (NETDEV_GUARD, "by_uid4"): {"7 . 192.0.2.1 . 17 . 51820"},
+    (IP, "by_mark"): frozenset(),
+    (IP6, "by_mark"): {"0xca6c . 2001:db8::1 . 17 . 51821"},
+    (NETDEV_GUARD, "by_mark6"): {"0xca6c . 2001:db8::1 . 17 . 51821"},
+    (IP, "any_by_uid"): {"8 . 6"},
+    (NETDEV_GUARD, "any_by_uid6"): {"8 . 6"},
+    (NETDEV_GUARD, "uplinks4"): {"20 . 10.137.0.9"},
+    (NETDEV_GUARD, "uplinks6"): {"20 . fd09:24ef:4179::a89:9"},
+    # Only the tunnel's own address leaves by the tunnel; by the uplink none.
+    (NETDEV_GUARD, "own4"): {"21 . 10.8.0.2"},
+    (NETDEV_GUARD, "own6"): frozenset(),
+    (IP, "up"): {"21"},
+    (IP6, "up"): frozenset(),
+    (IP, "own"): {"20": "goto carried", "21": "goto own-names"},
+    (IP6, "own"): {"20": "goto carried"},
+    (IP, "clamp_out"): {"21": "1340"},
+    (IP6, "clamp_in"): {"21": "1320"},
+    (IP, "to_tcp"): {"22 . 10.137.0.5": "9100"},
+    (IP6, "to_dns"): {"22 . fd09:24ef:4179::a89:5": "9101"},
+    (IP, "judged"): {"22 . 10.137.0.5": "goto q_10-137-0-5"},
+}
+
+
+def elements(where: tuple[str, str], allowed: Allowed, facts: Facts = FACTS) -> object:
+    content = ruleset(allowed, facts)[Key(*where)]
+    assert isinstance(content, Set | Map)
+    return content.elements
+
+
+@pytest.mark.parametrize("where", CONTENTS, ids=" ".join)
+def test_facts_become_elements(where: tuple[str, str]) -> None:
+    assert elements(where, EVERYTHING) == CONTENTS[where]
+
+
+def test_a_state_that_allows_nothing_has_only_addresses_and_judges() -> None:
+    left = {
+        (key.table, key.name)
+        for key, content in ruleset(frozenset(), FACTS).items()
+        if isinstance(content, Set | Map) and content.elements
+    }
+
+    assert left & CONTENTS.keys() == {
+        (NETDEV_GUARD, "uplinks4"),
+        (NETDEV_GUARD, "uplinks6"),
+        (NETDEV_GUARD, "own4"),
+        (IP, "judged"),
+    }
+
+
+def test_closed_is_every_set_of_a_carrier_and_nothing_in_it() -> None:
+    shut = closed(carrier=True)
+
+    assert shut.keys() == ruleset(EVERYTHING, FACTS).keys()
+    assert not any(o.elements for o in shut.values() if isinstance(o, Set | Map))
+
+
+def test_every_set_is_declared_as_the_constant_rules_declare_it() -> None:
+    declared = constant(carrier=True).splitlines()
+
+    for key, content in ruleset(EVERYTHING, FACTS).items():
+        assert isinstance(content, Set | Map)
+        kind = type(content).__name__.lower()
+        wanted = f"add {kind} {key.table} {key.name} {{ {content.declaration} }}"
+        assert wanted in declared
+
+
+def test_a_mark_is_nobody_without_an_endpoint() -> None:
+    """R6: whoever has CAP_NET_RAW can set it."""
+    facts = Facts(carrier=True, carried=frozenset({Carried(Mark(1), 17, None)}))
+    with pytest.raises(ValueError, match="expected an endpoint"):
+        ruleset(EVERYTHING, facts)
+
+
+def test_clients_are_routed_into_the_tunnel_and_nowhere_else() -> None:
+    found = {r for r in routing(EVERYTHING, FACTS).routes if r.table == UPSTREAM}
+
+    assert {(r.prefix, r.index, r.gateway) for r in found} == {
+        (ip_network("0.0.0.0/0"), 21, None)
+    }
+    assert not [r for r in routing(frozenset(), FACTS).routes if r.table == UPSTREAM]
+
+
+def test_a_plain_gateway_has_none_of_it() -> None:
+    assert CARRIER_TEXT not in constant(carrier=False)
+    assert Key(IP, "by_uid") not in ruleset(EVERYTHING, Facts())
+
+
+def test_the_guard_of_an_uplink_names_senders_before_it_counts_drops() -> None:
+    rules = [x for x in carrier_guard("eth0").splitlines() if x.startswith("add rule")]
+
+    assert all("meta skuid" in x or "meta mark" in x for x in rules[:-2])
+    assert "arp" in rules[-2]
+    assert "accept" not in rules[-1]
