@@ -84,6 +84,20 @@ def rights_of_an_agent(uid: int) -> tuple[str, ...]:
     )
 
 
+def rights_of_a_daemon(uid: int, agent: int) -> tuple[str, ...]:
+    """Return the rights of a personality's daemon: none, and its agent's group."""
+    return (
+        f"--reuid={uid}",
+        f"--regid={uid}",
+        f"--groups={agent}",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--bounding-set=-all",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+    )
+
+
 def rights_of_a_dhcp_client(uid: int) -> tuple[str, ...]:
     """Return the rights of a DHCP client: those of an agent, raw sockets, port 68."""
     caps = "-all,+net_admin,+net_raw,+net_bind_service"

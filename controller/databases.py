@@ -15,6 +15,8 @@ HANDLED = "/qubes-firewall-handled/"
 ERROR = "/ravelin/error/"
 STATUS = "/ravelin/status"
 DNS = "/dns/"
+REPORT = "/ravelin/report/"
+TROUBLE = "/ravelin/trouble"
 WORDS = re.compile(
     r"generation=([0-9]{1,12}) hash=([0-9a-f]{16}) state=([a-z]{1,20}) "
     r"clients=([0-9]{1,5}) waiting=([0-9]{1,9})"
@@ -53,6 +55,8 @@ class _Database:
     status: Status | None = None
     errors: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    report: dict[str, str] = field(default_factory=dict)
+    trouble: dict[str, str] = field(default_factory=dict)
     unheard: set[str] = field(default_factory=set)
 
 
@@ -128,6 +132,15 @@ class Databases:
             for path, text in database.names.items():
                 yield path.rpartition("/")[2], text
 
+    def report(self, name: str) -> Mapping[str, str]:
+        """Return what the personality reports, untrusted printable words by key."""
+        return dict(self._open[name].report) if name in self._open else {}
+
+    def trouble(self, name: str) -> str:
+        """Return what keeps the personality from working, in its untrusted words."""
+        known = self._open[name].trouble if name in self._open else {}
+        return known.get("", "")
+
     def heard(self, name: str) -> bool:
         """Whether the agent has taken every list that was committed."""
         return name in self._open and not self._open[name].unheard
@@ -143,7 +156,8 @@ class Databases:
             database = self._open[name]
             database.status = None
             database.errors.clear()
-            database.names.clear()
+            for known in (database.names, database.report, database.trouble):
+                known.clear()
 
     def _heard(self, name: str, path: str, untrusted_value: bytes | None) -> None:
         database = self._open[name]
@@ -153,6 +167,10 @@ class Databases:
             _note(database.errors, path.removeprefix(ERROR), untrusted_value, MAX_TEXT)
         elif path.startswith(HANDLED) and untrusted_value is not None:
             database.unheard.discard(path.removeprefix(HANDLED))
+        elif path.startswith(REPORT):
+            _note(database.report, path.removeprefix(REPORT), untrusted_value, MAX_TEXT)
+        elif path == TROUBLE:
+            _note(database.trouble, "", untrusted_value, MAX_TEXT)
         elif path.startswith(DNS):
             _note(database.names, path.removeprefix(DNS), untrusted_value, MAX_VALUE)
 

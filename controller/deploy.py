@@ -9,22 +9,19 @@ wait is handed to the caller's loop, which also serves what it waits for.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from controller import keys
 from controller.addresses import MAC
 from controller.databases import Databases
 from controller.domains import Domain, Domains, HostUplink, LabUplink, Nic
-from controller.ports import AgentStart, Link, Pair, Platform, PlatformError, Uplink
+from controller.launches import Launches
+from controller.ports import Link, Pair, Platform, PlatformError, Uplink
 from controller.report import tree
 from controller.settled import Settled, concerned
 from controller.steps import Steps, Until
 from controller.supervise import Supervisor
 
-# Within what systemd.exec(5) keeps for transient users.
-UIDS = range(61184 + 256, 65520)
 MAX_SERIAL = 32752  # vif-route-qubes
-PROGRAMS = {"netvm": "netvm", "firewall": "firewallvm"}
 
 
 @dataclass(slots=True)
@@ -49,8 +46,14 @@ class Deployment:
     _made: dict[str, Domain] = field(default_factory=dict)
     _complete: set[str] = field(default_factory=set)
     _laid: dict[str, Link] = field(default_factory=dict)
-    _uids: dict[str, int] = field(default_factory=dict)
+    # What dom0 asks of the personality of a domain: words by path.
+    asks: dict[str, dict[str, str]] = field(default_factory=dict)
     _resolvers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _launches: Launches = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing started."""
+        self._launches = Launches(self.platform, self.supervisor)
 
     def become(self, wanted: Domains, *, renew: frozenset[str] = frozenset()) -> Steps:
         """Yield after each step; ``renew`` are domains to make anew.
@@ -58,6 +61,8 @@ class Deployment:
         Raises OSError where the platform fails, or if an agent that has to do
         something keeps failing; calling it again goes on from what is there.
         """
+        outdated = {d.name for d in wanted if self._launches.is_outdated(d)}
+        renew |= outdated
         stopped = {d.name for d in self._made.values() if _ends(d, wanted, renew)}
         anew = stopped | (wanted.by_name.keys() - self._complete)
         asked = concerned(self.domains, wanted, anew | self._unlinked(wanted))
@@ -88,7 +93,11 @@ class Deployment:
         shared = {d.name: self._resolvers.get(d.name, ()) for d in self._shared()}
         self.databases.fill(
             {
-                name: {**c, **keys.resolvers(shared.get(name, ()))}
+                name: {
+                    **c,
+                    **keys.resolvers(shared.get(name, ())),
+                    **keys.asked(self.asks.get(name, {})),
+                }
                 for name, c in contents.items()
             }
         )
@@ -157,11 +166,11 @@ class Deployment:
     def _stop(self, domain: Domain) -> None:
         self._complete.discard(domain.name)
         self.databases.close(domain.name)  # who waits for it hears no SIGTERM
-        self.supervisor.remove(domain.name)
+        self._launches.end(domain)
         if domain.uplink is not None:
             self.uplink(domain.uplink).detach(domain.name)
         self.platform.stop(domain.name)
-        for known in (self._resolvers, self.notes, self._uids, self._made):
+        for known in (self._resolvers, self.notes, self.asks, self._made):
             known.pop(domain.name, None)
 
     def _start(self, domain: Domain) -> None:
@@ -174,26 +183,15 @@ class Deployment:
             way_out = self.uplink(domain.uplink).attach(domain.name)
             self._resolvers[domain.name] = way_out.resolvers
             self.notes[domain.name] = way_out.notes
-        free = (uid for uid in UIDS if uid not in self._uids.values())
-        if domain.name not in self._uids:
-            self._uids[domain.name] = next(free)
-        self.databases.open(domain.name, self._uids[domain.name])
+        self.databases.open(domain.name, self._launches.uid(domain.name))
 
     def _agents(self, started: list[Domain]) -> Steps:
         self.refill()
         for domain in started:
-            if domain.personality is not None:
-                yield f"starting the agent of {domain.name}"
-                start = AgentStart(
-                    domain=domain.name,
-                    personality=PROGRAMS[domain.personality.value],
-                    uid=self._uids[domain.name],
-                    qubesdb=self.databases.path(domain.name),
-                    resolvers=self._resolvers.get(domain.name, ()),
-                )
-                launch = partial(self.platform.spawn_agent, start)
-                self.supervisor.add(domain.name, launch)
-                self._complete.add(domain.name)
+            yield f"starting the agent of {domain.name}"
+            resolvers = self._resolvers.get(domain.name, ())
+            self._launches.start(domain, self.databases.path(domain.name), resolvers)
+            self._complete.add(domain.name)
         # Names cannot be resolved yet: that takes the links.
         names = [domain.name for domain in started]
         if names:
@@ -247,4 +245,5 @@ def _ends(domain: Domain, wanted: Domains, renew: frozenset[str]) -> bool:
         or domain.name in renew
         or (after.personality, after.uplink) != (domain.personality, domain.uplink)
         or (after.qid, after.disposable) != (domain.qid, domain.disposable)
+        or (after.files, after.switches) != (domain.files, domain.switches)
     )

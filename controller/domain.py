@@ -4,8 +4,10 @@
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from controller import addresses
+from controller.personality import Personality
 from rules.model import Action, Policy, Rule
 
 ACCEPT_ALL = Policy((Rule(Action.ACCEPT),))
@@ -22,13 +24,6 @@ class Label(Enum):
     BLUE = "blue"
     PURPLE = "purple"
     BLACK = "black"
-
-
-class Personality(Enum):
-    """What a domain that provides network does."""
-
-    NETVM = "netvm"
-    FIREWALL = "firewall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,8 @@ class Domain:
     """One domain.
 
     ``qid`` is 1..9999; of a disposable it is the dispid.  ``ipv6`` is what the
-    domain asks for, `Domains.has_ipv6` what it gets.
+    domain asks for, `Domains.has_ipv6` what it gets.  ``files`` and ``switches``
+    are what its personality is given, by key.
     """
 
     name: str
@@ -68,6 +64,8 @@ class Domain:
     policy: Policy = ACCEPT_ALL
     ipv6: bool = True
     disposable: bool = False
+    files: tuple[tuple[str, Path], ...] = ()
+    switches: frozenset[str] = frozenset()
 
     @property
     def provides_network(self) -> bool:

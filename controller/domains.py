@@ -16,10 +16,10 @@ from controller.domain import (
     Label,
     LabUplink,
     Nic,
-    Personality,
     Uplink,
 )
 from controller.nearest import expected
+from controller.personality import Personality
 
 # The values of one domain are part of this interface.
 __all__ = [
@@ -136,21 +136,36 @@ def _problems(domain: Domain, by_name: Mapping[str, Domain]) -> Iterator[Problem
         yield Problem(name, None, f'"{name}" is reserved, expected another name')
     yield from _netvm_problems(domain, by_name)
     yield from _uplink_problems(domain, by_name)
-    match domain.personality:
-        case Personality.NETVM:
-            yield from _of_a_netvm(domain)
-        case Personality.FIREWALL if domain.netvm is None:
-            text = "a firewall stands before a NetVM, expected netvm = NAME"
-            yield Problem(name, None, text)
-        case Personality.FIREWALL | None:
-            pass
+    if domain.personality == Personality.NETVM:
+        yield from _of_a_netvm(domain)
+    elif domain.personality is not None:
+        yield from _of_a_proxyvm(domain, domain.personality, by_name)
+
+
+def _of_a_proxyvm(
+    domain: Domain, personality: Personality, by_name: Mapping[str, Domain]
+) -> Iterator[Problem]:
+    if domain.netvm is None:
+        text = f"a {personality.value} stands before a NetVM, expected netvm = NAME"
+        yield Problem(domain.name, None, text)
+    if not personality.by_udp:
+        return
+    for hop in map(by_name.get, _path(domain.name, by_name)):
+        kind = hop and hop.personality
+        if hop and kind and kind.only_tcp:
+            text = (
+                f"netvm: {personality.value} needs UDP, and {hop.name} "
+                f"({kind.value}) carries TCP alone, expected openvpn over TCP "
+                f"here, or {hop.name} behind {domain.name}"
+            )
+            yield Problem(domain.name, "netvm", text)
 
 
 def _uplink_problems(
     domain: Domain, by_name: Mapping[str, Domain]
 ) -> Iterator[Problem]:
     uplink = domain.uplink
-    if uplink is not None and domain.personality is not Personality.NETVM:
+    if uplink is not None and domain.personality != Personality.NETVM:
         text = 'only a NetVM has one, expected personality = "netvm" or no uplink'
         yield Problem(domain.name, "uplink", f"uplink: {text}")
     if isinstance(uplink, Nic):

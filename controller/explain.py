@@ -153,7 +153,7 @@ def _before_rules(
     domains: Domains, source: Domain, path: tuple[Domain, ...], packet: Packet
 ) -> Hop | None:
     """Return what decides without any rule being asked."""
-    if not path and source.personality is Personality.NETVM:
+    if not path and source.personality == Personality.NETVM:
         reason = "its own traffic: no rules stand before a NetVM"
         return Hop(source.name, Verdict.ACCEPT, None, reason)
     if not path:

@@ -170,7 +170,8 @@ class Handler:
     def _status(self, _request: Request) -> Work:
         yield from ()
         states, problems = said.states(self.deployment), said.problems(self.deployment)
-        return Answer(report.status(self._domains, states, problems))
+        reports = said.reports(self.deployment)
+        return Answer(report.status(self._domains, states, problems, reports))
 
     def _run(self, request: Request) -> Work:
         name = self._domains.named(request.text("domain")).name

@@ -18,6 +18,7 @@ from rules.model import Address, Anywhere, Name, Network, Rule, family
 
 MAX_VALUE = 3071  # bytes, include/qubesdb.h
 
+PERSONALITY = "/ravelin/personality/"
 FIREWALL = "/qubes-firewall/"
 VIF = "/ravelin/vif/"
 
@@ -49,6 +50,11 @@ def resolvers(addresses: Sequence[str]) -> Contents:
     chosen = (*first.values(), *first.values()) if len(first) == 1 else first.values()
     paths = ("/qubes-primary-dns", "/qubes-secondary-dns")
     return {p: a.encode("ascii") for p, a in zip(paths, chosen, strict=False)}
+
+
+def asked(words: Mapping[str, str]) -> Contents:
+    """Return the keys that ask something of a personality."""
+    return {f"{PERSONALITY}{path}": text.encode() for path, text in words.items()}
 
 
 def next_expiry(domains: Domains, *, now: int) -> int | None:
@@ -120,6 +126,8 @@ def _as_netvm(domain: Domain, domains: Domains) -> Pairs:
     if domains.has_ipv6(domain.name):
         yield "/qubes-netvm-gateway6", str(domain.ip6)
     yield "/ravelin/uplink", _interface(domain)
+    for switch in sorted(domain.switches):
+        yield f"{PERSONALITY}{switch}", "1"
 
 
 def _interface(domain: Domain) -> str:

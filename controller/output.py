@@ -66,12 +66,23 @@ def status(data: Json, *, colour: bool) -> list[str]:
     found = rows(data, "domains")
     depths = [row.get("depth") for row in found]
     indented = [
-        {**row, "name": "  " * (depth if isinstance(depth, int) else 0) + str(name)}
+        {
+            **row,
+            "name": "  " * (depth if isinstance(depth, int) else 0) + str(name),
+            "state": _state(row),
+        }
         for row, depth in zip(found, depths, strict=True)
         for name in (row.get("name"),)
     ]
     labels = [cell(row, "label") for row in found]
     return _table(STATUS, indented, labels if colour else None)
+
+
+def _state(row: Row) -> str:
+    """Return the state, with the few words that a personality adds to it."""
+    report = row.get("report")
+    words = report.get("summary") if isinstance(report, Mapping) else None
+    return f"{cell(row, 'state')}, {words}" if words else cell(row, "state")
 
 
 def changes(data: Json, *, colour: bool) -> list[str]:

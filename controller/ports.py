@@ -7,8 +7,8 @@ found again from the platform itself, so a controller that crashed can go on.
 """
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +50,8 @@ class AgentStart:
 
     ``uid`` is its own; ``qubesdb`` the unix socket that serves its domain.
     ``resolvers`` are what its resolv.conf has: the real ones in a NetVM.
+    ``word`` is that of the policy file for the personality; ``daemons`` are the
+    users of its daemons by name, ``secrets`` files that only it may read.
     """
 
     domain: str
@@ -57,6 +59,23 @@ class AgentStart:
     uid: int
     qubesdb: Path
     resolvers: tuple[str, ...]
+    word: str = ""
+    daemons: Mapping[str, int] = field(default_factory=dict)
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStart:
+    """The launcher of a daemon to start, beside the agent that tells it what to be.
+
+    ``uid`` is its own, ``agent`` the agent's; it ``keeps`` its state or not.
+    """
+
+    domain: str
+    name: str
+    uid: int
+    agent: int
+    keeps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +98,8 @@ class Process(Protocol):
         """A descriptor that is readable when it has ended."""
 
     @property
-    def notify(self) -> socket.socket:
-        """A datagram socket with what it says by sd_notify(3)."""
+    def notify(self) -> socket.socket | None:
+        """A datagram socket with what it says by sd_notify(3), if it says anything."""
 
     def kill(self, number: int) -> None:
         """Send it a signal; nothing happens if it has ended."""
@@ -112,6 +131,9 @@ class Platform(Protocol):
 
     def spawn_agent(self, start: AgentStart) -> Process:
         """Start the agent of a domain that provides network."""
+
+    def spawn_daemon(self, start: DaemonStart) -> Process:
+        """Start the launcher of a daemon beside the agent of its domain."""
 
     def run(self, name: str, command: Command) -> int:
         """Run a program in a domain to its end; return its exit code."""

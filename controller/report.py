@@ -17,11 +17,14 @@ from rules.model import Anywhere, Name, Network, Rule
 
 
 def status(
-    domains: Domains, states: Mapping[str, str], problems: Mapping[str, str]
+    domains: Domains,
+    states: Mapping[str, str],
+    problems: Mapping[str, str],
+    reports: Mapping[str, Mapping[str, str]],
 ) -> Json:
     """Return every domain in the order of a tree, NetVMs first.
 
-    ``states`` and ``problems`` have what the agents say, by domain.
+    ``states``, ``problems`` and ``reports`` have what the agents say, by domain.
     """
     return {
         "domains": [
@@ -36,6 +39,7 @@ def status(
                 "rules": len(domain.policy.rules),
                 "disposable": domain.disposable,
                 "state": states.get(domain.name, "unknown"),
+                "report": dict(reports.get(domain.name, {})),
                 "problem": problems.get(domain.name),
             }
             for depth, domain in tree(domains)

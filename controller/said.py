@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 from controller.databases import Databases
 from controller.deploy import Deployment
+from controller.settled import HOPELESS
 from controller.supervise import Phase
 from rules.model import Address
 
@@ -22,7 +23,36 @@ def problems(deployment: Deployment) -> Mapping[str, str]:
     notes = {
         name: "; ".join(notes) for name, notes in deployment.notes.items() if notes
     }
-    return {**notes, **deployment.waiting(), **refusals(deployment)}
+    return {
+        **notes,
+        **deployment.waiting(),
+        **_failing(deployment),
+        **troubles(deployment),
+        **refusals(deployment),
+    }
+
+
+def troubles(deployment: Deployment) -> Mapping[str, str]:
+    """Return what the agents say keeps their personalities from working."""
+    databases = deployment.databases
+    found = ((name, databases.trouble(name)) for name in databases.names())
+    return {name: trouble for name, trouble in found if trouble}
+
+
+def reports(deployment: Deployment) -> Mapping[str, Mapping[str, str]]:
+    """Return what the personalities report, by domain."""
+    databases = deployment.databases
+    return {name: databases.report(name) for name in databases.names()}
+
+
+def _failing(deployment: Deployment) -> Mapping[str, str]:
+    """Return the daemons that end again and again, by domain."""
+    conditions = deployment.supervisor.conditions().items()
+    return {
+        name.partition("/")[0]: f"{name.partition('/')[2]} ends: {condition.reason}"
+        for name, condition in conditions
+        if "/" in name and condition.failures >= HOPELESS
+    }
 
 
 def refusals(deployment: Deployment) -> Mapping[str, str]:

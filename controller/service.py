@@ -58,7 +58,7 @@ def serve(words: list[str]) -> int:
 
 def _serve(runtime: Path, state: Path) -> None:
     selector = DefaultSelector()
-    platform = Netns(runtime)
+    platform = Netns(runtime, state)
     ways_out = WaysOut(runtime, platform)
     supervisor = Supervisor(selector, time.monotonic)
     databases = Databases(selector, runtime / "db")

@@ -134,9 +134,13 @@ class _Agent:
             self._failed(str(error))
             return
         self._process = process
-        self.deadline = self._clock() + START_LIMIT
         self._selector.register(process.pidfd, EVENT_READ, self._ended)
-        self._selector.register(process.notify, EVENT_READ, self._hear)
+        if process.notify is None:  # it is well as long as it runs
+            self._is_ready()
+            self.deadline = math.inf
+        else:
+            self.deadline = self._clock() + START_LIMIT
+            self._selector.register(process.notify, EVENT_READ, self._hear)
 
     def expire(self) -> None:
         if self._process is None:
@@ -156,7 +160,7 @@ class _Agent:
         self._let_go(self._process)
 
     def _hear(self, _mask: int) -> None:
-        if self._process is None:
+        if self._process is None or self._process.notify is None:
             return
         untrusted_datagram = self._process.notify.recv(MAX_DATAGRAM)
         untrusted_said = notified(untrusted_datagram)
@@ -165,11 +169,14 @@ class _Agent:
                 self.condition, untrusted_status=untrusted_said["STATUS"]
             )
         if "READY" in untrusted_said and self.condition.phase is Phase.STARTING:
-            self.condition = replace(self.condition, phase=Phase.READY)
-            self._ready_since = self._clock()
+            self._is_ready()
         if self.condition.phase is Phase.READY and not self._verdict:
             self.deadline = self._clock() + WATCHDOG
         self._process.trim_log()
+
+    def _is_ready(self) -> None:
+        self.condition = replace(self.condition, phase=Phase.READY)
+        self._ready_since = self._clock()
 
     def _ended(self, _mask: int) -> None:
         if self._process is not None:
@@ -186,5 +193,6 @@ class _Agent:
     def _let_go(self, process: Process) -> str:
         self._process = None
         self._selector.unregister(process.pidfd)
-        self._selector.unregister(process.notify)
+        if process.notify is not None:
+            self._selector.unregister(process.notify)
         return process.finish()

@@ -43,11 +43,20 @@ from controller.syscalls import (
 VIRTUAL_DNS = tuple(str(address) for address in (*DNS4, *DNS6))
 
 ETC = Path("/run/ravelin-etc")
+TUN = Path("/dev/net/tun")  # Documentation/networking/tuntap.rst
 # Modules of nsswitch.conf(5) that ask a daemon outside, or the network.
 OUTSIDE = ("resolve", "mdns*", "mymachines", "myhostname", "libvirt*", "wins")
 # What a program needs of /run/user/UID for windows and sound.  Left out are the
 # D-Bus and systemd of the session, which start programs outside on request.
 SESSION = ("wayland-*", "pipewire-*", "pulse", "gdm", "xauth_*", ".mutter-Xwayland*")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Files by name, copied when the view is entered, and the uid they are for."""
+
+    owner: int
+    files: Mapping[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,9 @@ class View:
     ``hidden`` are directories that appear empty, beside /run.  ``let_in`` maps
     a path below /run to the file or directory outside that appears there;
     ``owned`` maps a directory made below /run to the uid it is made for.
+    ``secrets`` maps a directory below /run to its owner and to the files that
+    appear there, in memory that is never swapped.  ``tun``: anybody may use tun
+    devices, which takes an owner or CAP_NET_ADMIN all the same.
     ``resolv_conf`` is where resolv.conf leads to, in place of ``resolvers``, if
     it is to change while the program runs.
     """
@@ -66,6 +78,8 @@ class View:
     hidden: tuple[Path, ...] = ()
     let_in: Mapping[Path, Path] = field(default_factory=dict)
     owned: Mapping[Path, int] = field(default_factory=dict)
+    secrets: Mapping[Path, "Secrets"] = field(default_factory=dict)
+    tun: bool = False
     resolv_conf: Path | None = None
 
 
@@ -98,6 +112,7 @@ def enter(view: View) -> None:
     unshare(CLONE_NEWNS | CLONE_NEWUTS)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     socket.sethostname(view.hostname)
+    secrets = {path: _read(x) for path, x in view.secrets.items()}
     sources = {inside: _held(outside) for inside, outside in view.let_in.items()}
     _hide((Path("/run"), Path("/var/run"), *view.hidden))
     _lay_over_etc(view)
@@ -107,6 +122,10 @@ def enter(view: View) -> None:
     for inside, descriptor in sources.items():
         _let_in(inside, descriptor)
         os.close(descriptor)
+    for directory, found in secrets.items():
+        _keep(directory, view.secrets[directory].owner, found)
+    if view.tun:
+        _open_tun()
     # Only interface names leak if this is refused, as it is in some containers.
     with suppress(OSError):
         mount("sysfs", "/sys", "sysfs", INERT | MS_RDONLY)
@@ -166,6 +185,29 @@ def _let_in(inside: Path, descriptor: int) -> None:
         inside.touch()
     flags = MS_BIND | MS_REC | MS_NOSUID | MS_NODEV
     mount(f"/proc/self/fd/{descriptor}", str(inside), None, flags)
+
+
+def _read(secrets: Secrets) -> Mapping[str, bytes]:
+    return {name: path.read_bytes() for name, path in secrets.files.items()}
+
+
+def _keep(directory: Path, owner: int, files: Mapping[str, bytes]) -> None:
+    """Write files into a ramfs, which unlike tmpfs is never swapped."""
+    directory.mkdir(mode=0o700, parents=True)
+    mount("ramfs", str(directory), "ramfs", INERT, "mode=0700")
+    os.chown(directory, owner, owner)
+    for name, content in files.items():
+        path = directory / name
+        path.touch(mode=0o400)
+        path.write_bytes(content)
+        os.chown(path, owner, owner)
+
+
+def _open_tun() -> None:
+    """Give /dev/net/tun the mode that udev gives it; some systems have no udev."""
+    mount("tmpfs", str(TUN.parent), "tmpfs", MS_NOSUID, "mode=0755,size=4k")
+    os.mknod(TUN, stat.S_IFCHR, os.makedev(10, 200))
+    TUN.chmod(0o666)
 
 
 def _return_to(directory: Path) -> None:

@@ -6,6 +6,7 @@ Everything is found again from files below the runtime directory:
 * ``ns/DOMAIN``: the namespace, see `controller.namespaces`;
 * ``log/DOMAIN.log``, ``log/DOMAIN.log.1``: what its agent wrote, 1 MiB each;
 * ``notify/DOMAIN``: the socket on which its agent says that it is well;
+* ``berth/``, ``daemon/`` and ``forgotten/``: see `controller.platforms.daemons`;
 * ``resolv/DOMAIN/resolv.conf``: its own, for whoever configures its uplink.
 
 An agent finds itself in a machine as on Qubes: its QubesDB at the usual path,
@@ -29,10 +30,11 @@ from controller.confine import (
 )
 from controller.platforms import client_side
 from controller.platforms.client_side import ETH0
+from controller.platforms.daemons import SECRETS, Daemons, environment
 from controller.platforms.processes import Agent, open_log
-from controller.ports import VIF_MAC, AgentStart, Command, Link
+from controller.ports import VIF_MAC, AgentStart, Command, DaemonStart, Link
 from controller.supervise import WATCHDOG
-from controller.view import View, session
+from controller.view import Secrets, View, session
 
 RUNTIME = Path("/run/ravelin")
 ROOT = Path(__file__).parents[2]  # has __main__.py
@@ -53,8 +55,9 @@ ENVIRONMENT = {
 class Netns:
     """The platform below one runtime directory; two of them ignore each other."""
 
-    def __init__(self, runtime: Path = RUNTIME) -> None:
+    def __init__(self, runtime: Path = RUNTIME, state: Path | None = None) -> None:
         self._runtime = runtime
+        self._daemons = Daemons(runtime, runtime / "state" if state is None else state)
 
     def net(self, name: str) -> Path:
         """Return the file of a domain's namespace."""
@@ -88,6 +91,7 @@ class Netns:
         namespaces.remove(net)
         self._notify(name).unlink(missing_ok=True)
         shutil.rmtree(self.resolv(name), ignore_errors=True)
+        self._daemons.end(name)
 
     def resolv(self, name: str) -> Path:
         """Return the directory of a domain's resolv.conf."""
@@ -123,10 +127,13 @@ class Netns:
         with suppress(FileExistsError), (resolv / "resolv.conf").open("x") as file:
             file.write(lines)
         inside = {Path(SOCKET).resolve(): start.qubesdb, NOTIFY: path, RESOLV: resolv}
+        secrets = {SECRETS: Secrets(start.uid, start.secrets)} if start.secrets else {}
         view = View(
             start.domain,
             hidden=(self._runtime,),
-            let_in=inside,
+            let_in={**inside, **self._daemons.meet(start)},
+            secrets=secrets,
+            tun=bool(start.daemons),
             resolv_conf=RESOLV_CONF,
         )
         rights = rights_of_an_agent(start.uid)
@@ -138,9 +145,16 @@ class Netns:
             notify.bind(str(path))
             os.chown(path, start.uid, start.uid)
             with open_log(log) as output:
-                pid = launch(confinement, argv, env=ENVIRONMENT, output=output)
+                env = {**ENVIRONMENT, **environment(start)}
+                pid = launch(confinement, argv, env=env, output=output)
             on_failure.pop_all()
         return Agent(pid, os.pidfd_open(pid), notify, log)
+
+    def spawn_daemon(self, start: DaemonStart) -> Agent:
+        """Start the launcher of a daemon beside the agent of its domain."""
+        argv = [PYTHON, "-I", str(ROOT), "launcher", start.name]
+        log = self.log(f"{start.domain}.{start.name}")
+        return self._daemons.spawn(start, self.net(start.domain), log, argv)
 
     def run(self, name: str, command: Command) -> int:
         """Run a program in a domain to its end; return its exit code."""

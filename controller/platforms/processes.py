@@ -19,7 +19,7 @@ class Agent:
 
     pid: int
     pidfd: int
-    notify: socket.socket
+    notify: socket.socket | None
     log: Path
 
     def kill(self, number: int) -> None:
@@ -39,7 +39,8 @@ class Agent:
         """Let go of a process that ended; return why it ended, for people."""
         _, status = os.waitpid(self.pid, 0)
         os.close(self.pidfd)
-        self.notify.close()
+        if self.notify is not None:
+            self.notify.close()
         code = os.waitstatus_to_exitcode(status)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         return f"{how}: {self._untrusted_last_words()}"

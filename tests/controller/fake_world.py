@@ -17,7 +17,14 @@ from agent.qubesdb import Disconnected, QubesDb
 from controller.databases import Databases
 from controller.deploy import Deployment
 from controller.domains import Domain, Domains, HostUplink, LabUplink, Nic, Personality
-from controller.ports import AgentStart, Command, Link, PlatformError, WayOut
+from controller.ports import (
+    AgentStart,
+    Command,
+    DaemonStart,
+    Link,
+    PlatformError,
+    WayOut,
+)
 from controller.steps import Reply, Steps, Until, Work
 from controller.supervise import Supervisor
 from rules.model import Policy
@@ -142,6 +149,29 @@ class FakeAgent:
             db.write(f"/qubes-firewall-handled/{path.removeprefix(RULES)}", b"1")
 
 
+class FakeDaemon:
+    """A launcher that waits for ever."""
+
+    notify = None
+
+    def __init__(self, start: DaemonStart) -> None:
+        self.start = start
+        self.pidfd, self._alive = os.pipe()
+
+    def kill(self, _number: int) -> None:
+        if self._alive >= 0:
+            os.close(self._alive)
+            self._alive = -1
+
+    def trim_log(self) -> None:
+        pass
+
+    def finish(self) -> str:
+        self.kill(9)
+        os.close(self.pidfd)
+        return "SIGKILL: nothing"
+
+
 @dataclass
 class FakePlatform:
     """Remembers what it was told; ``fails`` has what goes wrong once."""
@@ -153,6 +183,7 @@ class FakePlatform:
     agents: dict[str, FakeAgent] = field(default_factory=dict)
     manners: dict[str, Manners] = field(default_factory=dict)
     starts: list[AgentStart] = field(default_factory=list)
+    daemons: dict[tuple[str, str], "FakeDaemon"] = field(default_factory=dict)
     on_attach: Callable[[Link], None] = lambda _: None
 
     def _do(self, what: str) -> None:
@@ -198,6 +229,11 @@ class FakePlatform:
         manners = self.manners.setdefault(start.domain, Manners())
         self.agents[start.domain] = FakeAgent(start, manners)
         return self.agents[start.domain]
+
+    def spawn_daemon(self, start: DaemonStart) -> "FakeDaemon":
+        self._do(f"daemon {start.name} of {start.domain}")
+        self.daemons[start.domain, start.name] = FakeDaemon(start)
+        return self.daemons[start.domain, start.name]
 
     def run(self, name: str, command: Command) -> NoReturn:
         raise AssertionError(name, command)

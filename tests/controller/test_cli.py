@@ -94,7 +94,7 @@ def ravelin(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Ran:
     return run
 
 
-STATUS = Answer(report.status(HOME, dict.fromkeys(HOME.by_name, "UP"), {}))
+STATUS = Answer(report.status(HOME, dict.fromkeys(HOME.by_name, "UP"), {}, {}))
 TREE = """\
 NAME             PERSONALITY  NETVM          IP          IP6
 sys-net          netvm        -              10.137.0.1  fd09:24ef:4179::a89:1

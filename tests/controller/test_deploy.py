@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller import supervise
-from controller.deploy import MAX_SERIAL, UIDS
+from controller.deploy import MAX_SERIAL
 from controller.domains import (
     Domain,
     Domains,
@@ -17,6 +17,7 @@ from controller.domains import (
     LabUplink,
     Personality,
 )
+from controller.launches import UIDS
 from controller.ports import Link, PlatformError
 from controller.steps import Until
 from tests.controller.fake_world import Manners, World, a_world, home, policy

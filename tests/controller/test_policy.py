@@ -18,7 +18,8 @@ from controller.domains import (
     Uplink,
 )
 from controller.locate import line_of
-from controller.policy import PolicyError, read
+from controller.personality import BUILT_IN, keys
+from controller.policy import KEYS, PolicyError, read
 from rules.emit import api_line
 from rules.model import Policy
 
@@ -190,8 +191,8 @@ def test_the_line_in_a_large_file_is_found_with_few_readings() -> None:
 
 def test_the_reference_page_names_every_key_and_word() -> None:
     page = (ROOT / "docs" / "reference" / "policy-file.md").read_text()
-    words = [f'"{w.value}"' for kind in (Label, Personality) for w in kind]
-    keys = ["label", "personality", "netvm", "uplink", "firewall", "ipv6"]
+    words = [f'"{w.value}"' for w in (*Label, *BUILT_IN)]
+    wanted = [*KEYS, *keys()]
 
     assert [word for word in words if word not in page] == []
-    assert [key for key in keys if f"| `{key}` |" not in page] == []
+    assert [key for key in wanted if f"| `{key}` |" not in page] == []

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a domain that provides network does, as values; others may bring more.
+
+A distribution of a third party names its own in the entry point group
+``ravelin.personalities``: each a `Personality`, whose program is a module with
+an agent's start (docs/how-to/write-a-personality.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+GROUP = "ravelin.personalities"
+
+
+@dataclass(frozen=True, slots=True)
+class Personality:
+    """One kind.  ``value`` is its word in a policy file.
+
+    ``program`` is the module that is run as agent, ``daemons`` are the names of
+    those that run beside it, each as a user of its own.  ``needs`` and ``takes``
+    are keys of a policy file that name files, ``switches`` keys that are true
+    or false.
+    ``only_tcp``: clients reach nothing else through it; ``by_udp``: so it cannot
+    work behind one of those.
+    """
+
+    value: str
+    program: str
+    daemons: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+    only_tcp: bool = False
+    by_udp: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of a policy file that are for it."""
+        return (*self.needs, *self.takes, *self.switches)
+
+    NETVM: ClassVar["Personality"]
+    FIREWALL: ClassVar["Personality"]
+    TOR: ClassVar["Personality"]
+    WIREGUARD: ClassVar["Personality"]
+    OPENVPN: ClassVar["Personality"]
+
+
+Personality.NETVM = Personality("netvm", "netvm")
+Personality.FIREWALL = Personality("firewall", "firewallvm")
+Personality.TOR = Personality(
+    "tor",
+    "torvm",
+    daemons=("tor", "transport"),
+    takes=("bridges", "network"),
+    switches=("relays-only", "forget", "control"),
+    only_tcp=True,
+)
+Personality.WIREGUARD = Personality(
+    "wireguard", "vpn", daemons=("wireguard",), needs=("config",), by_udp=True
+)
+Personality.OPENVPN = Personality(
+    "openvpn", "vpn", daemons=("openvpn",), needs=("config",), takes=("auth",)
+)
+BUILT_IN = (
+    Personality.NETVM,
+    Personality.FIREWALL,
+    Personality.TOR,
+    Personality.WIREGUARD,
+    Personality.OPENVPN,
+)
+
+
+@cache
+def known() -> Mapping[str, Personality]:
+    """Return every personality by its word; nobody replaces one of ours."""
+    others = [entry.load() for entry in entry_points(group=GROUP)]
+    ours = {personality.value: personality for personality in BUILT_IN}
+    return ours | {p.value: p for p in others if p.value not in ours}
+
+
+def keys() -> tuple[str, ...]:
+    """Return the keys of a policy file that belong to some personality."""
+    found = (key for p in known().values() for key in p.keys)
+    return tuple(dict.fromkeys(found))
