@@ -126,7 +126,7 @@ def test_names_are_one_a_line(ravelin: Ran) -> None:
 
 def test_a_problem_of_one_domain_is_shown_and_exits_3(ravelin: Ran) -> None:
     problems = {"work": "rule 2 cannot be read"}
-    reply = Answer(report.status(HOME, {}, problems))
+    reply = Answer(report.status(HOME, {}, problems, {}))
 
     status, out, _ = ravelin(reply=reply)
 
