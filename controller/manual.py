@@ -37,7 +37,8 @@ EXAMPLES = (
 CHANGES = "`changes`: a list of `sign` (`+`, `-` or `~`), `domain`, `text`"
 DOMAINS = (
     "`domains`: a list of `name`, `depth`, `label`, `personality`, `netvm`, `ip`, "
-    "`ip6`, `rules`, `disposable`, `state`, `problem`"
+    "`ip6`, `rules`, `disposable`, `state`, `report` (what a personality says of "
+    "itself, by key; `summary` is shown beside the state), `problem`"
 )
 RULES = (
     "`domain`, `default` and `rules`: a list of `number`, `action`, `host`, "
