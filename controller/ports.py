@@ -129,6 +129,9 @@ class Platform(Protocol):
     def detach(self, client: str) -> None:
         """Take the client's cable away."""
 
+    def counters(self, name: str) -> Mapping[str, tuple[int, int]]:
+        """Return the bytes that each interface of a domain received and sent."""
+
     def spawn_agent(self, start: AgentStart) -> Process:
         """Start the agent of a domain that provides network."""
 

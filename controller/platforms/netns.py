@@ -16,6 +16,7 @@ resolv.conf, and a uid that is nobody else's.
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -115,6 +116,17 @@ class Netns:
         if _holds(self.net(client)):
             with namespaces.inside(self.net(client)):
                 cables.remove(ETH0)
+
+    def counters(self, name: str) -> Mapping[str, tuple[int, int]]:
+        """Return the bytes that each interface of a domain received and sent."""
+        if not _holds(self.net(name)):
+            return {}
+        with namespaces.inside(self.net(name)):
+            text = Path("/proc/thread-self/net/dev").read_text()
+        # proc_pid_net(5): after the colon, bytes received are first, sent ninth.
+        lines = (line.partition(":") for line in text.splitlines()[2:])
+        words = ((name.strip(), values.split()) for name, _, values in lines)
+        return {name: (int(values[0]), int(values[8])) for name, values in words}
 
     def spawn_agent(self, start: AgentStart) -> Agent:
         """Start the agent of a domain that provides network."""

@@ -183,6 +183,7 @@ class FakePlatform:
     agents: dict[str, FakeAgent] = field(default_factory=dict)
     manners: dict[str, Manners] = field(default_factory=dict)
     starts: list[AgentStart] = field(default_factory=list)
+    bytes: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     daemons: dict[tuple[str, str], "FakeDaemon"] = field(default_factory=dict)
     on_attach: Callable[[Link], None] = lambda _: None
 
@@ -222,6 +223,9 @@ class FakePlatform:
     def detach(self, client: str) -> None:
         self._do(f"detach {client}")
         self.cables.pop(client, None)
+
+    def counters(self, name: str) -> Mapping[str, tuple[int, int]]:
+        return self.bytes.get(name, {})
 
     def spawn_agent(self, start: AgentStart) -> FakeAgent:
         self._do(f"agent {start.domain}")

@@ -190,6 +190,17 @@ def test_a_proxyvm_configures_its_own_uplink(platform: Netns) -> None:
     assert ip(platform, "sys-firewall", "addr", "show", "eth0", "up") == []
 
 
+def test_the_bytes_of_each_interface_are_counted(linked: Netns) -> None:
+    accept(linked)
+    before = linked.counters("sys-net")
+    assert answers(linked, str(V4.gateway))
+    after = linked.counters("sys-net")
+
+    assert after.keys() == before.keys() >= {"lo", "vif1.0"}
+    assert all(a > b for a, b in zip(after["vif1.0"], before["vif1.0"], strict=True))
+    assert linked.counters("nowhere") == {}
+
+
 def test_attaching_again_keeps_the_link(linked: Netns) -> None:
     accept(linked)
     before = ip(linked, "work", "-o", "link", "show", "eth0")
