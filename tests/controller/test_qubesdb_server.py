@@ -310,6 +310,8 @@ def test_events_and_a_long_answer_do_not_disturb_each_other(
     "path",
     [
         "/ravelin/status",
+        "/ravelin/trouble",
+        "/ravelin/report/bootstrap",
         "/ravelin/error/10.137.0.5",
         "/qubes-firewall-handled/10.137.0.5",
         "/dns/10.137.0.5/example.com",
@@ -329,6 +331,7 @@ def test_a_domain_writes_and_removes_what_is_its_own(dom0: Dom0, path: str) -> N
     "path",
     [
         "/ravelin/status/x",
+        "/ravelin/personality/forget",
         "/ravelin/statusx",
         "/ravelin/error",
         "/ravelin/uplink",
