@@ -2,6 +2,8 @@
 """Whatever dies comes back, and its clients flow again by themselves."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -170,8 +172,14 @@ def test_rules_that_somebody_else_changed_are_put_back(
 
     before = rules()
 
-    home.tool(name, "nft", tampering)
-    assert rules() != before
+    # Held still meanwhile, or it may be quicker than our own look.
+    agent = home.agent(name)
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        home.tool(name, "nft", tampering)
+        assert rules() != before
+    finally:
+        os.kill(agent, signal.SIGCONT)
 
     assert until(lambda: rules() == before)
     assert troubles(home) == []
