@@ -18,8 +18,8 @@ from pathlib import Path
 from controller import client
 from controller.addresses import DNS4, DNS6
 from controller.admin import Answer, Exit, Failure, Json, Request
+from controller.lab.addresses import FORBIDDEN, INTRANET, RESOLVERS, WEB
 from controller.output import rows
-from controller.platforms.lab import FORBIDDEN, INTRANET, RESOLVERS, WEB
 from controller.service import ADMIN, start, sweep
 from controller.table import table
 

@@ -5,8 +5,8 @@ Run as a program in the internet's namespace: ``servers.py PEM ADDRESS…``.  It
 exits 0 once it listens on every address, and leaves a child that serves
 
 * HTTP on TCP 80 and 8080, HTTPS on 443 with the key and certificate of PEM:
-  every request is answered, in plain text, by the lines ``peer ADDRESS PORT``,
-  ``server ADDRESS PORT`` and ``host NAME``;
+  ``/ip`` is the address of who asks, and every other page has the lines ``peer
+  ADDRESS PORT``, ``server ADDRESS PORT`` and ``host NAME``, in plain text;
 * an echo on TCP 7 (RFC 862);
 * ``ADDRESS PORT PAYLOAD`` on UDP 7 and 4433: the sender as seen from here.
 """
@@ -39,10 +39,13 @@ def mirror(made: socket.socket) -> None:
 async def reflect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one HTTP request with who sent it, and to whom."""
     request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
-    headers = (line.partition(":") for line in request.decode("latin-1").splitlines())
+    wanted, *lines = request.decode("latin-1").splitlines()
+    headers = (line.partition(":") for line in lines)
     host = next((v.strip() for name, _, v in headers if name.lower() == "host"), "")
     peer, server = (writer.get_extra_info(end)[:2] for end in ("peername", "sockname"))
-    body = f"peer {peer[0]} {peer[1]}\nserver {server[0]} {server[1]}\nhost {host}\n"
+    own = f"{peer[0]}\n"
+    full = f"peer {peer[0]} {peer[1]}\nserver {server[0]} {server[1]}\nhost {host}\n"
+    body = own if wanted.split()[1:2] == ["/ip"] else full
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}"
     writer.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode("latin-1"))
 

@@ -1,61 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The embedded offline internet: ``uplink = "lab"``.
 
-One LAN of documentation addresses (RFC 5737, RFC 3849) that leads nowhere: a
-router, behind it the servers of `controller.lab.servers` and an authoritative
-dnsmasq, and a neighbour, who is the attacker of the tests.  Both are network
-namespaces below ``lab/`` in the runtime directory.  What was made is found
-again by these files alone, so any process can take it down.
-
-=============  ======================  ===================
-router         192.0.2.1               2001:db8:1::1
-NetVMs         192.0.2.2, …            2001:db8:1::2, …
-neighbour      192.0.2.66              2001:db8:1::66
-resolver       192.0.2.53              2001:db8:1::53
-web, echo      198.51.100.80           2001:db8:80::80
-the forbidden  198.51.100.81           2001:db8:80::81
-intranet       10.200.0.10
-=============  ======================  ===================
+One LAN of documentation addresses that leads nowhere: a router, behind it the
+servers of `controller.lab.servers`, an authoritative dnsmasq and the hosts of
+`controller.lab.hosts`, and a neighbour, who is the attacker of the tests.  All
+are network namespaces below ``lab/`` in the runtime directory.  What was made
+is found again by these files alone, so any process can take it down.
+`controller.lab.addresses` has the map.
 """
 
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from ipaddress import ip_interface
 from pathlib import Path
 
 from controller import namespaces
 from controller.lab import servers, wires
-from controller.ports import PlatformError, WayOut
+from controller.lab.addresses import (
+    NAMES,
+    NEIGHBOUR,
+    NETVM,
+    RESOLVERS,
+    ROUTER,
+    SERVERS,
+    Address,
+    gateways,
+    mac,
+    near,
+)
+from controller.lab.hosts import INTERFACE, Hosts, clear, run
+from controller.ports import WayOut
 
-Address = IPv4Address | IPv6Address
-
-WEB = (IPv4Address("198.51.100.80"), IPv6Address("2001:db8:80::80"))
-FORBIDDEN = (IPv4Address("198.51.100.81"), IPv6Address("2001:db8:80::81"))
-INTRANET = IPv4Address("10.200.0.10")
-SERVERS = (*WEB, *FORBIDDEN, INTRANET)
-RESOLVERS = (IPv4Address("192.0.2.53"), IPv6Address("2001:db8:1::53"))
-GATEWAYS = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8:1::1"))
-ROUTER, NETVM, NEIGHBOUR = 1, 2, 66  # the last number of each address and MAC
-LAN, INTERFACE = "lan", "eth0"
+LAN = "lan"
 DAEMONS = 2  # servers.py and dnsmasq
 
-NAMES: Mapping[str, Sequence[Address]] = {
-    "example.com": WEB,
-    "www.example.com": WEB,
-    "forbidden.example.com": FORBIDDEN,
-    "intranet.example.com": (INTRANET,),
-    "v4only.example.com": WEB[:1],
-    "v6only.example.com": WEB[1:],
-    "rotating.example.com": (*WEB, *FORBIDDEN),
-    "changing.example.com": WEB[:1],
-}
 DNSMASQ = (
     "--conf-file=/dev/null",
     "--user=root",  # nobody else can read the runtime directory
@@ -68,7 +52,6 @@ DNSMASQ = (
 )
 QUESTION = bytes(4) + b"\0\1" + bytes(7) + b"\0\2\0\1"  # the name servers of "."
 PATIENCE = 5.0  # seconds
-PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
 CERTIFIED = [f"DNS:{name}" for name in NAMES] + [f"IP:{each}" for each in SERVERS]
 OPENSSL = (
     *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
@@ -86,6 +69,7 @@ class Internet:
         self.neighbour = self._files / "neighbour"
         self.certificate = self._files / "certificate.pem"  # for curl --cacert
         self.questions = self._files / "dns.log"  # what dnsmasq was asked
+        self.hosts = Hosts(self._files, self.net)
 
     @property
     def running(self) -> bool:
@@ -113,8 +97,8 @@ class Internet:
         with namespaces.inside(self.net):
             wires.configure("lo", (ip_interface(each) for each in SERVERS))
             wires.bridge(LAN)
-            own = [*_own(ROUTER), *(ip_interface(each) for each in RESOLVERS)]
-            wires.configure(LAN, own, mac=_mac(ROUTER))
+            own = [*near(ROUTER), *(ip_interface(each) for each in RESOLVERS)]
+            wires.configure(LAN, own, mac=mac(ROUTER))
         self._plug("neighbour", NEIGHBOUR, self.neighbour, INTERFACE)
         self._serve()
 
@@ -149,20 +133,17 @@ class Internet:
 
     def down(self) -> None:
         """End and remove everything, whichever process made it."""
-        for net in (self.net, self.neighbour):
-            if net.exists():
-                namespaces.kill_all(net)
-                # The kernel is slow to clear a namespace; a cable is not.
-                with suppress(OSError), namespaces.inside(net):
-                    wires.delete(*(name for _, name in socket.if_nameindex()))
-                namespaces.remove(net)
+        hosts = [self.hosts.net(name) for name in self.hosts.names()]
+        for net in (*hosts, self.net, self.neighbour):
+            clear(net)
         shutil.rmtree(self._files, ignore_errors=True)
 
     def _plug(self, port: str, host: int, net: Path, interface: str) -> None:
         with namespaces.inside(self.net):
-            wires.plug(port, LAN, interface, _mac(host), net)
+            wires.plug(port, LAN, interface, mac(host), net)
+        own = near(host)
         with namespaces.inside(net):
-            wires.configure(interface, _own(host), GATEWAYS)
+            wires.configure(interface, own, gateways(own))
 
     def _ask(self) -> None:
         """Wait for any answer of dnsmasq: it takes a signal before the next one."""
@@ -176,11 +157,12 @@ class Internet:
 
     def _serve(self) -> None:
         key = self._files / "key.pem"
-        self._run("openssl", *OPENSSL, "-keyout", key, "-out", self.certificate)
+        run(self.net, "openssl", *OPENSSL, "-keyout", key, "-out", self.certificate)
         key.write_bytes(key.read_bytes() + self.certificate.read_bytes())
-        self._run(sys.executable, "-I", servers.__file__, key, *SERVERS)
+        run(self.net, sys.executable, "-I", servers.__file__, key, *SERVERS)
         self.set_names({})
-        self._run(
+        run(
+            self.net,
             "dnsmasq",
             *DNSMASQ,
             *(f"--listen-address={address}" for address in RESOLVERS),
@@ -188,18 +170,6 @@ class Internet:
             f"--pid-file={self._files / 'dnsmasq.pid'}",
             f"--log-facility={self.questions}",
         )
-
-    def _run(self, program: str, *words: object) -> None:
-        """Run a program to its end; a daemon ends when its child listens."""
-        found = shutil.which(program, path=PROGRAMS)
-        if found is None:
-            raise PlatformError(f'uplink = "lab": {program} is not installed')
-        with namespaces.inside(self.net):
-            done = subprocess.run(  # noqa: S603 - the words are ours
-                [found, *map(str, words)], capture_output=True, text=True, check=False
-            )
-        if done.returncode:
-            raise PlatformError(f'uplink = "lab": {program}: {done.stderr.strip()}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +203,3 @@ class Lab:
                 wires.delete(INTERFACE)
         if not self.internet.ports:
             self.internet.down()
-
-
-def _own(host: int) -> list[wires.Interface]:
-    # A link-local address of its own, because the kernel's is silent for a second.
-    prefixes = "192.0.2.{}/24", "2001:db8:1::{}/64", "fe80::{}/64"
-    return [ip_interface(prefix.format(host)) for prefix in prefixes]
-
-
-def _mac(host: int) -> str:
-    return f"02:00:00:00:00:{host:02}"

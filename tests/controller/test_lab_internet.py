@@ -13,13 +13,16 @@ from dns.query import tcp, udp
 from dns.rcode import NOERROR, NXDOMAIN, Rcode
 
 from controller import namespaces
-from controller.platforms import lab
-from controller.platforms.lab import FORBIDDEN, INTRANET, RESOLVERS, WEB, Internet, Lab
+from controller.lab import hosts
+from controller.lab.addresses import FORBIDDEN, INTRANET, RESOLVERS, WEB, remote
+from controller.platforms.lab import Internet, Lab
 from controller.ports import PlatformError
 
 pytestmark = pytest.mark.kernel
 
 Address = IPv4Address | IPv6Address
+ADDRESSES = ("192.0.2.2", "2001:db8:1::2")  # of the first NetVM
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +53,13 @@ def answers(netvm: Path, name: str, kind: str) -> tuple[Rcode, set[str]]:
     return reply.rcode(), {str(each) for rrset in reply.answer for each in rrset}
 
 
-def get(netvm: Path, server: Address, port: int, tls: ssl.SSLContext | None) -> str:
+def get(
+    netvm: Path, server: Address, port: int, tls: ssl.SSLContext | None, path: str = "/"
+) -> str:
     with namespaces.inside(netvm):
         made = socket.create_connection((str(server), port), timeout=5)
     with made, tls.wrap_socket(made, server_hostname=str(server)) if tls else made as s:
-        s.sendall(b"GET / HTTP/1.1\r\nHost: here.example\r\n\r\n")
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: here.example\r\n\r\n".encode())
         return s.makefile(newline="").read().partition("\r\n\r\n")[2]
 
 
@@ -66,10 +71,19 @@ def test_every_server_says_whom_it_sees(
     tls = (
         ssl.create_default_context(cafile=internet.certificate) if port == 443 else None
     )
-    own = "192.0.2.2" if server.version == 4 else "2001:db8:1::2"
+    own = ADDRESSES[0] if server.version == 4 else ADDRESSES[1]
     peer, seen, host = get(netvm, server, port, tls).splitlines()
     assert peer.startswith(f"peer {own} ")
     assert (seen, host) == (f"server {server} {port}", "host here.example")
+
+
+@pytest.mark.parametrize(
+    ("server", "own"), [*zip(WEB, ADDRESSES, strict=True)], ids=str
+)
+def test_one_page_is_nothing_but_the_address_of_who_asks(
+    netvm: Path, server: Address, own: str
+) -> None:
+    assert get(netvm, server, 80, None, "/ip") == f"{own}\n"
 
 
 @pytest.mark.parametrize("port", [7, 4433])
@@ -127,6 +141,21 @@ def test_a_changed_name_is_seen_by_the_very_next_question(
     assert answers(netvm, "www.example.com", "A")[0] == NXDOMAIN
     internet.set_names({})
     assert answers(netvm, "www.example.com", "A")[0] == NOERROR
+
+
+def test_a_remote_host_has_addresses_of_its_own(
+    internet: Internet, netvm: Path
+) -> None:
+    net = internet.hosts.add("somebody", (99,))
+    assert get(net, WEB[0], 80, None, "/ip") == "203.0.113.99\n"
+    assert get(net, WEB[1], 80, None, "/ip") == "2001:db8:113::99\n"
+    for address in remote(99):
+        with namespaces.inside(net):
+            server = socket.create_server(
+                (str(address), 0), family=FAMILY[address.version]
+            )
+        with server, namespaces.inside(netvm):
+            socket.create_connection(server.getsockname()[:2], timeout=20).close()
 
 
 def test_every_question_is_on_record(internet: Internet, netvm: Path) -> None:
@@ -190,7 +219,7 @@ def test_down_copes_with_a_file_that_never_became_a_namespace(tmp_path: Path) ->
 def test_a_missing_program_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "PROGRAMS", str(tmp_path))
+    monkeypatch.setattr(hosts, "PROGRAMS", str(tmp_path))
     internet = Internet(tmp_path)
     with pytest.raises(PlatformError, match="openssl is not installed"):
         internet.up()

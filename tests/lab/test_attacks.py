@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller import namespaces
-from controller.platforms.lab import WEB
+from controller.lab.addresses import WEB
 from tests.lab import attacks, sniffer
 from tests.lab.ends import MARKER
 from tests.lab.routed import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, Routed, routed

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from controller.platforms.lab import WEB
+from controller.lab.addresses import WEB
 from tests.lab.ends import BEAT, Kind, number
 from tests.lab.prober import Flood, Flow
 from tests.lab.routed import Routed, ip, routed

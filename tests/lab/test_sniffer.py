@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from controller import namespaces
-from controller.platforms.lab import WEB
+from controller.lab.addresses import WEB
 from tests.lab import attacks, sniffer
 from tests.lab.ends import MARKER
 from tests.lab.routed import CLIENT_MAC, VIF_MAC, Routed, routed

@@ -22,7 +22,7 @@ from itertools import cycle, islice
 
 import pytest
 
-from controller.platforms.lab import FORBIDDEN, WEB
+from controller.lab.addresses import FORBIDDEN, WEB
 from tests.lab.ends import Kind
 from tests.lab.prober import Flood, Flow
 from tests.lab.sniffer import Sniffer

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from controller import namespaces
-from controller.platforms.lab import FORBIDDEN, WEB
+from controller.lab.addresses import FORBIDDEN, WEB
 from tests.lab import attacks
 from tests.lab.prober import Flood
 from tests.lab.routed import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, Routed, routed

@@ -16,7 +16,7 @@ from itertools import count
 
 import pytest
 
-from controller.platforms.lab import WEB
+from controller.lab.addresses import WEB
 from tests.lab.ends import Kind
 from tests.lab.prober import Flow, Result
 from tests.lab.sniffer import ICMP, ICMP6, TCP, UDP, Packet, Sniffer
