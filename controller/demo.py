@@ -2,7 +2,8 @@
 """``make demo``: the main job, on real packets, and nothing left behind.
 
 It brings a policy up beside whatever else runs, tries the same destinations
-from every AppVM, and compares what happened with what the policy says.
+from every AppVM, and compares what happened with what the policy says.  Of those
+behind a tunnel it shows whom sites see; behind Tor there is nothing else to try.
 """
 
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from controller import client
 from controller.addresses import DNS4, DNS6
 from controller.admin import Answer, Exit, Failure, Json, Request
 from controller.lab.addresses import FORBIDDEN, INTRANET, RESOLVERS, WEB
+from controller.lab.provider import Provider, Sites
 from controller.output import rows
+from controller.platforms.lab import Internet
+from controller.ports import PlatformError
 from controller.service import ADMIN, start, sweep
 from controller.table import table
 
 PROBE = Path(__file__).parent / "lab" / "probe.py"
-PATIENCE = 60  # seconds for all attempts of one domain
+SEEN = Path(__file__).parent / "lab" / "seen.py"
+PATIENCE = 90  # seconds for all attempts of one domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +75,25 @@ def _show(policy: Path, runtime: Path) -> int:
     copy = runtime / "policy.toml"
     copy.write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
     _say(f"bringing up {policy.name}, with an internet of its own")
+    # A daemon begins by taking away what it finds, and a provider would be among it.
     start(runtime / ADMIN)
+    try:
+        sites = Provider(Internet(runtime), _say).furnish(copy)
+    except PlatformError as error:
+        raise SystemExit(f"ravelin: {error}") from error
     _ask(runtime, Request("up", {"policy": str(copy)}))
     domains = rows(_ask(runtime, Request("status")), "domains")
-    appvms = {str(d["name"]): d["netvm"] for d in domains if d["personality"] is None}
+    personalities = {str(d["name"]): d["personality"] for d in domains}
+    netvms = {str(d["name"]): d["netvm"] for d in domains}
     differences = 0
-    for name, netvm in appvms.items():
-        denied = "no network" if netvm is None else "refused"
+    for name in (name for name, word in personalities.items() if word is None):
+        hops = list(_path(name, netvms))
+        tunnel = next((hop for hop in hops if hop in sites), None)
+        if tunnel is not None:
+            differences += _show_sites(runtime, name, tunnel, sites[tunnel])
+        if any(personalities[hop] == "tor" for hop in hops):
+            continue
+        denied = "refused" if hops else "no network"
         found = list(_attempts(runtime, name, denied))
         differences += sum(said != happened for _, said, happened in found)
         _print(name, found)
@@ -96,7 +113,38 @@ def _attempts(
     runtime: Path, name: str, denied: str
 ) -> Iterator[tuple[Attempt, str, str]]:
     wanted = json.dumps([[a.proto, a.address, a.port] for a in ATTEMPTS])
-    command = ("/usr/bin/python3", "-I", str(PROBE), wanted)
+    happened = _inside(runtime, name, PROBE, wanted)
+    for attempt, word in zip(ATTEMPTS, happened, strict=True):
+        accepted = _accepted(runtime, name, attempt)
+        yield attempt, "reached" if accepted else denied, str(word)
+
+
+def _path(name: str, netvms: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the domains that its packets cross, its own netvm first."""
+    while (hop := netvms[name]) is not None:
+        yield (name := str(hop))
+
+
+def _show_sites(runtime: Path, name: str, tunnel: str, sites: Sites) -> int:
+    """Print whom sites see of a domain; return how many see somebody else."""
+    seen = [str(each) for each in _inside(runtime, name, SEEN, *sites)]
+    wrong = [
+        each not in map(str, expected)
+        for each, expected in zip(seen, sites.values(), strict=True)
+    ]
+    _print_table(
+        ("FROM", "THROUGH", "SITE", "SEES", ""),
+        [
+            (name, tunnel, site, each or "nobody", "DIFFERS" if differs else "")
+            for site, each, differs in zip(sites, seen, wrong, strict=True)
+        ],
+    )
+    return sum(wrong)
+
+
+def _inside(runtime: Path, name: str, program: Path, *words: str) -> list[Json]:
+    """Run a program of ours in a domain, and return the list that it prints."""
+    command = ("/usr/bin/python3", "-I", str(program), *words)
     enter = _ask(
         runtime,
         Request("run", {"domain": name, "command": command, "disposable": False}),
@@ -108,10 +156,8 @@ def _attempts(
         timeout=PATIENCE,
         check=True,
     )
-    happened = json.loads(done.stdout)
-    for attempt, word in zip(ATTEMPTS, happened, strict=True):
-        accepted = _accepted(runtime, name, attempt)
-        yield attempt, "reached" if accepted else denied, word
+    printed = json.loads(done.stdout)
+    return list(printed)
 
 
 def _accepted(runtime: Path, name: str, attempt: Attempt) -> bool:
@@ -132,7 +178,7 @@ def _ask(runtime: Path, request: Request) -> Json:
 
 
 def _print(name: str, found: list[tuple[Attempt, str, str]]) -> None:
-    lines = table(
+    _print_table(
         ("FROM", "WHAT", "TO", "POLICY", "HAPPENED", ""),
         [
             (
@@ -146,6 +192,10 @@ def _print(name: str, found: list[tuple[Attempt, str, str]]) -> None:
             for attempt, said, happened in found
         ],
     )
+
+
+def _print_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    lines = table(head, lines)
     sys.stdout.writelines(f"{line}\n" for line in (*lines, ""))
     sys.stdout.flush()
 
