@@ -51,11 +51,11 @@ flush chain {GUARD} prerouting
 flush chain {GUARD} input
 flush chain {GUARD} forward
 flush chain {GUARD} output
-add rule {GUARD} from-vif iif . ether saddr . ip saddr @clients4 return
-add rule {GUARD} from-vif iif . ether saddr . ip6 saddr @clients6 return
 add rule {GUARD} from-vif ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 \
 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} return
 add rule {GUARD} from-vif counter drop comment "spoof"
+add rule {GUARD} prerouting iif . ether saddr . ip saddr @clients4 accept
+add rule {GUARD} prerouting iif . ether saddr . ip6 saddr @clients6 accept
 add rule {GUARD} prerouting iifname "lo" accept
 add rule {GUARD} prerouting iifname "vif*" goto from-vif
 add rule {GUARD} prerouting ip saddr @addresses4 counter drop comment "spoof-upstream"

@@ -24,7 +24,7 @@ OWN = "type iface_index : verdict;"
 
 # Ours to flush; custom-input and custom-forward belong to the user.
 BASE_CHAINS = ("dstnat", "srcnat", "input", "forward", "output")
-CHAINS = (*BASE_CHAINS, "refuse", "own-traffic", "own-names", "into-daemon")
+CHAINS = (*BASE_CHAINS, "replies", "refuse", "own-traffic", "own-names", "into-daemon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ def _tables(w: Words) -> str:
         add set {t} internal {{ {w.addresses} }}
         add chain {t} custom-input
         add chain {t} custom-forward
+        add chain {t} replies
         add chain {t} refuse
         add chain {t} own-traffic
         add chain {t} own-names
@@ -130,20 +131,21 @@ def _forward(w: Words) -> str:
     return f"""
         add rule {t} refuse counter reject with {w.icmp} type admin-prohibited
         add rule {t} forward jump custom-forward
-        add rule {t} forward ct direction reply ct state established \
+        add rule {t} forward ct direction reply goto replies
+        add rule {t} forward ct direction original oif @up {ip} daddr != @internal \
+iif . {ip} saddr vmap @clients comment "{BY_RULES.name}"
+        add rule {t} forward iif . {ip} saddr @sources goto refuse
+        add rule {t} replies ct state established \
 iif @up oif . {ip} daddr @behind accept comment "replies to clients"
-        add rule {t} forward ct direction reply ct state related \
-iif @up oif . {ip} daddr @behind {w.icmp} type {{ {w.errors} }} accept \
-comment "errors about clients' flows"
-        add rule {t} forward ct direction reply ct state established \
+        add rule {t} replies ct state established \
 iif . {ip} saddr @sources oif @up accept comment "replies of clients"
-        add rule {t} forward ct direction reply ct state established \
+        add rule {t} replies ct state established \
 iif . {ip} saddr @sources oif . {ip} daddr @behind accept \
 comment "replies between clients"
-        add rule {t} forward {ip} daddr @internal iif . {ip} saddr @sources goto refuse
-        add rule {t} forward ct direction original oif @up iif . {ip} saddr \
-vmap @clients comment "{BY_RULES.name}"
-        add rule {t} forward iif . {ip} saddr @sources goto refuse
+        add rule {t} replies ct state related \
+iif @up oif . {ip} daddr @behind {w.icmp} type {{ {w.errors} }} accept \
+comment "errors about clients' flows"
+        add rule {t} replies iif . {ip} saddr @sources goto refuse
         add rule {t} dstnat meta l4proto {{ tcp, udp }} th dport 53 \
 iif . {ip} saddr @sources dnat to {ip} daddr map @dns
         add rule {t} srcnat oif @up masquerade random,fully-random

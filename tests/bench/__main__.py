@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench.bulk import bulk
+from tests.bench.bulk import bulk, packets
 from tests.bench.changes import changes, cold
 from tests.bench.figures import Figure, write
 from tests.bench.long_list import long_list
@@ -32,7 +32,8 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "small": lambda place: memory(place, clients=10, changes=1000, limit=50),
     "large": lambda place: memory(place, clients=1000, changes=1000, limit=120),
     "cycles": lambda place: cycles(place, int(os.environ.get("CYCLES", "10000"))),
-    "bulk": lambda place: bulk(place, seconds=1, rounds=7),
+    "bulk": lambda place: bulk(place, seconds=1, rounds=9),
+    "packets": lambda place: packets(place, count=20_000, rounds=15),
     "flows": lambda place: flows(place, clients=4000, packets=20_000, rounds=7),
 }
 

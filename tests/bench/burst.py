@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Send many packets of which each is a new flow, and nothing else.
+"""Send many packets, each a flow of its own or all of a few, and nothing else.
 
-Run as a program, ``burst COUNT FIRST``: it sends ``COUNT`` UDP packets to as many
-ports and hosts of ``PREFIX`` and prints the seconds it took.  On a virtual cable
-the whole way of a packet is walked within the call that sends it, so this is
-the cost of the way.
+Run as a program, ``burst COUNT FIRST FLOWS``: it sends ``COUNT`` UDP packets in turn
+to ``FLOWS`` ports and hosts of ``PREFIX`` and prints the seconds it took.  On a
+virtual cable the whole way of a packet is walked within the call that sends it, so
+this is the cost of the way.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import time
+from itertools import cycle
 
 PREFIX = "198.51.100."
 PAYLOAD = b"x" * 18
@@ -40,8 +41,8 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
 
 
-def send(count: int, first: int) -> float:
-    """Send to ``count`` places from the number ``first`` on; return the seconds."""
+def send(count: int, first: int, flows: int) -> float:
+    """Send to ``flows`` places from the number ``first`` on; return the seconds."""
     payload = ctypes.create_string_buffer(PAYLOAD, len(PAYLOAD))
     vector = _Vector(ctypes.addressof(payload), len(PAYLOAD))
     places = [
@@ -52,10 +53,10 @@ def send(count: int, first: int) -> float:
             + bytes(8),
             16,
         )
-        for number in range(first, first + count)
+        for number in range(first, first + flows)
     ]
     messages = (_Message * count)()
-    for message, place in zip(messages, places, strict=True):
+    for message, place in zip(messages, cycle(places), strict=False):
         message.header.name = ctypes.addressof(place)
         message.header.name_length = 16
         message.header.vectors = ctypes.pointer(vector)
@@ -75,4 +76,4 @@ def send(count: int, first: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{send(int(sys.argv[1]), int(sys.argv[2]))}\n")
+    sys.stdout.write(f"{send(*map(int, sys.argv[1:]))}\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.bulk import bulk
+from tests.bench.bulk import bulk, packets
 from tests.bench.changes import changes, cold
 from tests.bench.figures import DOCS, Figure, page
 from tests.bench.long_list import long_list
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "memory": lambda place: memory(place, clients=2, changes=2, limit=1000),
     "attach and detach": lambda place: cycles(place, 20),
     "one TCP flow": lambda place: bulk(place, seconds=1, rounds=1),
+    "one flow's packets": lambda place: packets(place, count=100, rounds=1),
     "new flows": lambda place: flows(place, clients=2, packets=100, rounds=1),
 }
 

@@ -62,15 +62,19 @@ class Way:
     client: Path
     sink: Path
     router: Path
+    flows: int | None = None
     first: int = 0
     taken: list[float] = field(default_factory=list)
 
     def round(self, packets: int) -> float:
-        """Send that many new flows; return the nanoseconds each took."""
+        """Send that many packets; return the nanoseconds each took.
+
+        Each is a flow of its own unless ``flows`` says of how many they are.
+        """
         run(self.sink, "nft reset counter ip bench arrived")
         argv = [sys.executable, str(BURST), str(packets), str(self.first)]
-        seconds = float(run(self.client, *argv))
-        self.first += packets
+        seconds = float(run(self.client, *argv, str(self.flows or packets)))
+        self.first += packets if self.flows is None else 0
         answer = run(self.sink, "nft -j list counter ip bench arrived")
         found = (entry.get("counter") for entry in json.loads(answer)["nftables"])
         arrived = next(counter["packets"] for counter in found if counter)
