@@ -54,8 +54,8 @@ class Cutter:
         """
         before, lost = self._facts, _lost(self._allowed, allowed)
         clean, self._clean = self._clean, frozenset()
-        if before is not facts:
-            clients = facts.clients
+        clients = facts.clients
+        if before is None or before.clients is not clients:
             self._known = frozenset(a for c in clients for a in c.addresses)
             self._flush(_left(before, facts) if before else ())
             for gone in self._judged.keys() - self._known:

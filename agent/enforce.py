@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from agent.parts import Parts, batches, changed, joined, weight
+from agent import stepwise
+from agent.parts import Parts, batches, changed, growth, joined
 from agent.ports import Firewall, FirewallError
 from agent.programs import Programs
 from rules.compile import compile_client
@@ -187,8 +188,7 @@ class Enforcer:
     def _load(self, wanted: Parts) -> bool:
         old, new = changed(self._loaded or {}, wanted)
         try:
-            if script := difference(old, new):
-                self.firewall.load(script)
+            if stepwise.load(self.firewall, old, new):
                 self._note(wanted, old, new)
         except (FirewallError, ValueError) as error:
             self._refusal = str(error)
@@ -204,7 +204,7 @@ class Enforcer:
 
     def _note(self, loaded: Parts, old: Ruleset, new: Ruleset) -> None:
         """Remember what a transaction made of the kernel's rules."""
-        self._sum += weight(new) - weight(old)
+        self._sum += growth(old, new)
         self._loaded = loaded
         self.generation += 1
 

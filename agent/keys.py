@@ -59,6 +59,7 @@ DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
 class Settings:
     """The keys outside of the rules, parsed.  ``problems`` are for people.
 
+    ``known`` are the addresses of all clients, ``connected`` and here.
     ``words`` are for the personality, by path below ``/ravelin/personality/``.
     """
 
@@ -70,6 +71,7 @@ class Settings:
     resolvers: tuple[Address, ...] = ()
     vif_gateways: tuple[Address, ...] = ()
     connected: frozenset[Address] = frozenset()
+    known: frozenset[Address] = field(default=frozenset(), compare=False)
     words: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -101,15 +103,18 @@ def settings(untrusted: Mapping[str, bytes]) -> Settings:
     mac = values.get("/qubes-mac", "")
     if mac and not MAC.fullmatch(mac):
         problems.append(f"/qubes-mac: {mac[:60]!r}: expected xx:xx:xx:xx:xx:xx")
+    clients = tuple(client for client in vifs.values() if client is not None)
+    connected = _connected(values, problems)
     return Settings(
-        clients=tuple(client for client in vifs.values() if client is not None),
+        clients=clients,
         uplinks=uplinks,
         own=_interfaces(values, problems),
         gateways=addresses("/qubes-gateway", "/qubes-gateway6"),
         mac=mac if MAC.fullmatch(mac) else None,
         resolvers=addresses("/qubes-primary-dns", "/qubes-secondary-dns"),
         vif_gateways=addresses("/qubes-netvm-gateway", "/qubes-netvm-gateway6"),
-        connected=_connected(values, problems),
+        connected=connected,
+        known=connected.union(a for client in clients for a in client.addresses),
         words={
             key.removeprefix(PERSONALITY): text
             for key, text in values.items()

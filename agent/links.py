@@ -58,7 +58,8 @@ class LinkTable:
         self._links: dict[int, Link] = {}
         self._names: dict[str, int] = {}
         self._routes = Routes(self._kernel)
-        self._wanted: dict[int, list[Route]] = {}
+        self._asked: tuple[Route, ...] = ()
+        self._wanted: dict[int, list[Route]] = {}  # the same by link
         self._read()
 
     def fileno(self) -> int:
@@ -117,11 +118,12 @@ class LinkTable:
 
         Routes by a link that is down follow when it is up.
         """
-        self._wanted = {}
-        for route in routing.routes:
-            self._wanted.setdefault(route.index, []).append(route)
+        if routing.routes != self._asked:
+            self._asked, self._wanted = routing.routes, {}
+            for route in routing.routes:
+                self._wanted.setdefault(route.index, []).append(route)
         usable = {link.index for link in self._links.values() if link.up}
-        self._routes.make(routing, usable)
+        self._routes.make(routing.rules, self._wanted, usable)
 
     def attach(self, client: Client, gateways: Iterable[Address]) -> None:
         """Configure a vif (it is down until now) and set it up, group 2.

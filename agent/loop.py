@@ -202,8 +202,7 @@ class Agent:
     def _see(self) -> None:
         """Look at the surroundings; keep the programs to the clients there are."""
         settings = self.database.settings
-        listed = (a for client in settings.clients for a in client.addresses)
-        self._known = settings.connected.union(listed)
+        self._known = settings.known
         for address in self.programs.keep(self._known):
             # The list may have been committed before there was such a client.
             policy = self.database.lists.get(address, NOT_COMMITTED)

@@ -9,15 +9,18 @@ import ctypes
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 import nftables
 
+from agent.elements import Elements
 from agent.generation import Generation
 from agent.ports import FirewallError
 from rules.objects import Chain, Key, Map, Object, Set
+from rules.transaction import Edit
 
 EMPTY: MappingProxyType[str, Object] = MappingProxyType(
     {"chain": Chain(()), "set": Set("", frozenset()), "map": Map("", {})}
@@ -34,16 +37,28 @@ class Nft:
     def __init__(self) -> None:
         self._nft = nftables.Nftables()
         self._nft.set_terse_output(val=True)  # of sets and maps no elements
+        self._elements = Elements()
         self._generation = Generation()
         self._last = self._generation.read()
         self._touched = False
 
     def load(self, script: str) -> None:
         """Apply nft text as one transaction, or raise `FirewallError`."""
+        with self._noticing():
+            self._load(script)
+
+    def put(self, edits: Sequence[Edit]) -> None:
+        """Change elements as one transaction, or raise `FirewallError`."""
+        with self._noticing():
+            self._elements.put(edits)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Notice a transaction of somebody else, be it between ours."""
         before = self._generation.read()
         self._touched |= before != self._last
         try:
-            self._load(script)
+            yield
         finally:
             self._last = self._generation.read()
             self._touched |= self._last > before + 1

@@ -3,6 +3,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from operator import is_
 
@@ -47,21 +48,32 @@ def batches(parts: Parts, most: int) -> Iterator[Parts]:
         yield {address: parts[address] for address in batch}
 
 
-def weight(content: Ruleset) -> int:
-    """Return the sum of a hash of each object, so that a sum can be kept."""
-    return sum(_hash(key, part) for key, part in content.items())
+def growth(old: Ruleset, new: Ruleset) -> int:
+    """Return what a sum of a hash of each object and element changes by.
+
+    Only what differs is hashed.  From nothing it is the sum itself.
+    """
+    found = 0
+    for key in old.keys() | new.keys():
+        was, now = _items(old.get(key)), _items(new.get(key))
+        found += sum(_hash(key, item) for item in now - was)
+        found -= sum(_hash(key, item) for item in was - now)
+    return found
 
 
-def _hash(key: Key, content: Object) -> int:
-    data = f"{key.table} {key.name}\n{_text(content)}".encode()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
-
-
-def _text(content: Object) -> str:
+def _items(content: Object | None) -> AbstractSet[object]:
+    """Return what an object consists of; an empty set is more than none."""
     match content:
+        case None:
+            return frozenset()
         case Chain(rules):
-            return "\n".join(rules)
+            return frozenset({rules})
         case Set(declaration, elements):
-            return "\n".join([declaration, *sorted(elements)])
+            return elements | {(declaration,)}
         case Map(declaration, pairs):
-            return "\n".join([declaration, *map(str, sorted(pairs.items()))])
+            return pairs.items() | {(declaration,)}
+
+
+def _hash(key: Key, item: object) -> int:
+    data = f"{key.table} {key.name}\n{item}".encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())

@@ -4,7 +4,7 @@
 Each port has one adapter that talks to the kernel and one fake in the tests.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from rules.facts import Client, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Key, Object
 from rules.routing import Routing
+from rules.transaction import Edit
 
 # Interface groups are a public interface of Qubes (vif-route-qubes, setup-ip).
 UPLINK_GROUP = 1
@@ -31,6 +32,12 @@ class Firewall(Protocol):
 
     def load(self, script: str) -> None:
         """Apply nft text as one transaction, or raise `FirewallError`."""
+
+    def put(self, edits: Sequence[Edit]) -> None:
+        """Change elements of plain sets and maps as one transaction.
+
+        `FirewallError` if that is refused.
+        """
 
     def names(self, table: str) -> dict[Key, Object]:
         """Return the regular chains, sets and maps of a table, as if empty."""

@@ -57,10 +57,11 @@ class Programs:
 
     def keep(self, addresses: frozenset[Address]) -> frozenset[Address]:
         """Forget every address but these; return those that have no program yet."""
-        for gone in self._programs.keys() - addresses:
+        present = frozenset(self._programs)  # unlike keys(), not hashed anew
+        for gone in present - addresses:
             del self._programs[gone]
             self._resolved = None
-        return addresses - self._programs.keys()
+        return addresses - present
 
     def learn(self, names: Names, resolvers: frozenset[Address]) -> frozenset[Address]:
         """Take new answers and resolvers; return the addresses they concern."""

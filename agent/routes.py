@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A mirror of the routing rules and of our two tables, kept by the kernel's events.
 
-So a change of one client of a thousand costs the messages of one.
+So a change of one client of a thousand costs the messages of one; of links that no
+event concerned since all was there, the routes are not compared again.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from errno import EACCES, ENOBUFS, ENODEV, ENOENT, ESRCH
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -28,7 +29,7 @@ from agent.rtnetlink import (
     replace_route,
 )
 from rules.model import AddressRange, Family
-from rules.routing import CLIENTS, END, UPSTREAM, Route, Routing, Rule
+from rules.routing import CLIENTS, END, UPSTREAM, Route, Rule
 
 # linux/rtnetlink.h: RTMGRP_… for links, and for routes and rules of both versions
 _GROUPS = 0x1 | 0x40 | 0x80 | 0x400 | 1 << 18
@@ -52,6 +53,7 @@ GONE = frozenset({ENOENT, ESRCH, ENODEV})
 
 Place = tuple[int, AddressRange, int]
 """Table, prefix and metric: where the kernel has room for one route."""
+ByLink = Mapping[int, Sequence[Route]]
 
 
 class Routes:
@@ -66,6 +68,8 @@ class Routes:
         # taking a wake-up from anybody.
         self._events = Netlink(ROUTE, _GROUPS)
         self._routes: dict[Place, Route] = {}
+        self._places: dict[int, set[Place]] = {}  # by link
+        self._settled: dict[int, Sequence[Route]] = {}  # by link: these are there
         # By message, so that any rule can be removed; None is a rule that looks
         # at more than the incoming interface.
         self._rules: dict[bytes, Rule | None] = {}
@@ -86,37 +90,50 @@ class Routes:
             self._events.drop_events()
             self._read()
 
-    def make(self, wanted: Routing, usable: set[int]) -> None:
-        """Make the routing rules and our two tables exactly ``wanted``.
+    def make(self, rules: frozenset[Rule], routes: ByLink, usable: set[int]) -> None:
+        """Make the routing rules and our two tables exactly these.
 
-        Routes by links that are not ``usable``, which is up, are left out.
+        ``routes`` are by link; those by one that is not ``usable``, which is up, are
+        left out.
         """
         self.refresh()
-        self._kernel.do(*self._changes(wanted, usable))
+        wanted = {index: routes[index] for index in routes if index in usable}
+        self._kernel.do(*self._changes(rules, wanted))
 
-    def _changes(self, wanted: Routing, usable: set[int]) -> Iterator[Request]:
+    def _changes(self, rules: frozenset[Rule], routes: ByLink) -> Iterator[Request]:
         # The last rule first: until the others are there, nothing is forwarded.
-        missing = wanted.rules - set(self._rules.values())
+        missing = rules - set(self._rules.values())
         for rule in sorted(missing, key=lambda rule: -rule.priority):
             yield add_rule(rule)
-        routes = {
-            _place(route): route
-            for route in map(_as_read, wanted.routes)
-            if route.index in usable
-        }
-        for place, route in routes.items():
-            if self._routes.get(place) != route:
+        for index in self._settled.keys() - routes.keys():
+            del self._settled[index]
+        gone: list[Route] = []
+        for index in routes.keys() | self._places.keys():
+            if self._settled.get(index) != (wanted := routes.get(index, ())):
+                more, less = self._differ(index, wanted)
                 # EACCES: no IPv6 on that link yet; it is routed when it is put
                 # into use, and its neighbours must not wait for that.
-                yield replace(replace_route(route), fine=frozenset({EACCES}))
-        for place in self._routes.keys() - routes.keys():
-            yield delete_route(self._routes[place])
+                for route in more:
+                    yield replace(replace_route(route), fine=frozenset({EACCES}))
+                gone += less
+        yield from map(delete_route, gone)
         for body, present in self._rules.items():
-            if present not in wanted.rules:
+            if present not in rules:
                 yield Request(f"delete {present}", DEL_RULE, body, fine=GONE)
+
+    def _differ(self, index: int, wanted: Sequence[Route]) -> tuple[list[Route], ...]:
+        """Return the routes by a link that are missing, and those to delete."""
+        routes = {_place(route): route for route in map(_as_read, wanted)}
+        more = [r for place, r in routes.items() if self._routes.get(place) != r]
+        places = self._places.get(index, set()) - routes.keys()
+        if not more and not places:
+            self._settled[index] = wanted
+        return more, [self._routes[place] for place in places]
 
     def _read(self) -> None:
         self._routes.clear()
+        self._places.clear()
+        self._settled.clear()
         self._rules.clear()
         for number in NUMBERS.values():
             header = _HEADER.pack(number, *bytes(8))
@@ -124,7 +141,7 @@ class Routes:
                 self._take(message)
             for table in OURS:
                 for route in table_of(self._kernel, number, table):
-                    self._routes[_place(route)] = route
+                    self._put(route)
 
     def _take(self, message: Message) -> None:
         if message.kind in {NEW_LINK, DEL_LINK}:
@@ -140,9 +157,24 @@ class Routes:
     def _take_route(self, message: Message) -> None:
         route = _route(message.body)
         if message.kind == NEW_ROUTE and route.table in OURS:
-            self._routes[_place(route)] = route
+            self._put(route)
         elif self._routes.get(_place(route)) == route:
-            del self._routes[_place(route)]
+            self._forget(_place(route))
+
+    def _put(self, route: Route) -> None:
+        place = _place(route)
+        self._forget(place)
+        self._settled.pop(route.index, None)
+        self._routes[place] = route
+        self._places.setdefault(route.index, set()).add(place)
+
+    def _forget(self, place: Place) -> None:
+        route = self._routes.pop(place, None)
+        if route is not None:
+            self._settled.pop(route.index, None)
+            self._places[route.index].discard(place)
+            if not self._places[route.index]:
+                del self._places[route.index]
 
     def _take_rule(self, message: Message) -> None:
         # The flags tell whether its interface exists, which changes silently.
@@ -157,8 +189,8 @@ class Routes:
             self._rules.pop(body, None)
 
     def _drop(self, index: int) -> None:
-        for place in [p for p, route in self._routes.items() if route.index == index]:
-            del self._routes[place]
+        for place in tuple(self._places.get(index, ())):
+            self._forget(place)
 
 
 def table_of(

@@ -24,7 +24,7 @@ def facts(
     its device does; both by interface index, so a re-created device is another.
     """
     return Facts(
-        clients=tuple(_at(_present(settings.clients, links))),
+        clients=_at(_present(settings.clients, links)),
         uplinks=tuple(_uplinks(settings, links)),
         dns=dns.virtual,
         resolvers=frozenset(dns.own),

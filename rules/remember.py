@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Remember what was computed: most of a world is what it was a moment ago."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Concatenate, Generic, TypeVar
 
 A = TypeVar("A")
@@ -36,19 +36,37 @@ class Remembered(Generic[A, R]):
 class LastTime(Generic[A, R]):
     """A function of each of many, of which it remembers those of the last call.
 
-    It knows an argument by the identity of the object and the word beside it.
+    Most of them are the same objects in the same order, so only what stands
+    between the first and the last that is another is looked at.
     """
 
     def __init__(self, function: Callable[[A, int], R]) -> None:
         self._function = function
-        self._known: dict[tuple[int, int], tuple[A, R]] = {}
+        self._asked: list[tuple[A, int]] = []
+        self._found: tuple[R, ...] = ()
 
-    def __call__(self, arguments: Iterable[tuple[A, int]]) -> list[R]:
-        """Return ``function`` of each argument; they differ from each other."""
-        known, function = self._known, self._function
-        self._known = {
-            (id(argument), word): known.get((id(argument), word))
-            or (argument, function(argument, word))
-            for argument, word in arguments
-        }
-        return [found for _, found in self._known.values()]
+    def __call__(self, arguments: Iterable[tuple[A, int]]) -> tuple[R, ...]:
+        """Return ``function`` of each argument; they differ from each other.
+
+        It is the same tuple for as long as the arguments are the same.
+        """
+        asked, before, found = list(arguments), self._asked, self._found
+        if asked != before:
+            shorter = min(len(asked), len(before))
+            head = _alike(asked, before)
+            tail = min(_alike(asked[::-1], before[::-1]), shorter - head)
+            start, end = len(before) - tail, len(asked) - tail
+            known = dict(zip(before[head:start], found[head:start], strict=True))
+            middle = (
+                known[pair] if pair in known else self._function(*pair)
+                for pair in asked[head:end]
+            )
+            self._asked = asked
+            self._found = (*found[:head], *middle, *found[start:])
+        return self._found
+
+
+def _alike(one: Sequence[object], other: Sequence[object]) -> int:
+    """Return how many are the same at the start of both."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -56,21 +56,21 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Every routing rule, and every route of the two tables that are ours."""
+    """Every routing rule, and every route of the two tables that are ours, once."""
 
     rules: frozenset[Rule]
-    routes: frozenset[Route]
+    routes: tuple[Route, ...]
 
 
 def routing(allowed: Allowed, facts: Facts) -> Routing:
     """Return the routing of a state; a state without clients has no way out."""
-    routes = set(_to_clients(facts))
+    routes = list(_to_clients(facts))
     if allowed & FORWARDING:
         for place, uplink in enumerate(facts.ways):
-            routes.update(_upstream(uplink, BEST + place))
+            routes += dict.fromkeys(_upstream(uplink, BEST + place))
     names = [uplink.name for uplink in {*facts.uplinks, *facts.ways}]
     rules = {rule for version in Family for rule in _rules(version, names)}
-    return Routing(frozenset(rules), frozenset(routes))
+    return Routing(frozenset(rules), tuple(routes))
 
 
 def _rules(version: Family, uplinks: list[str]) -> Iterator[Rule]:

@@ -9,7 +9,14 @@ import re
 import select
 import selectors
 import signal
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -32,6 +39,7 @@ from rules.facts import Client, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Chain, Key, Map, Object, Set
 from rules.routing import Routing
+from rules.transaction import Edit
 
 Content = list[str] | dict[str, str]
 EMPTY: Mapping[str, Object] = {
@@ -76,6 +84,15 @@ class FakeFirewall:
             raise FirewallError(f"{line}: {error!r}") from error
         self.loads.append(script)
         self.effects.append("guard" if "egress-" in script else "rules")
+
+    def put(self, edits: Sequence[Edit]) -> None:
+        lines = [
+            f"{verb} element {edit.key.table} {edit.key.name} {{ {', '.join(texts)} }}"
+            for edit in edits
+            for verb, texts in (("delete", edit.gone), ("add", edit.come))
+            if texts
+        ]
+        self.load("".join(f"{line}\n" for line in lines))
 
     def names(self, table: str) -> dict[Key, Object]:
         return {

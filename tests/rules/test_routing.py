@@ -58,7 +58,7 @@ def test_without_anything_every_way_ends() -> None:
                 Rule(version, 121, None),
             )
         ),
-        routes=frozenset(),
+        routes=(),
     )
 
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from rules.objects import IP, IP6, Chain, Key, Map, Object, Ruleset, Set
-from rules.transaction import difference
+from rules.transaction import FEW, Edit, Steps, difference, steps
 from tests.kernel.tunnels import Tunnels, tunnels
 
 RANGES = "type ipv4_addr; flags interval;"
@@ -94,6 +94,60 @@ def test_long_lists_of_elements_are_cut() -> None:
 
     assert len(lines) == 1 + 3
     assert sum(line.count(": accept") for line in lines) == 10_000
+
+
+INDEXES = "type iface_index;"
+WAYS = "typeof iif . ip saddr : verdict;"
+FRAME: Ruleset = {
+    SET: Set(INDEXES, frozenset({"2"})),
+    MAP: Map(WAYS, {"5 . 10.0.0.5": "goto q_one"}),
+    CHAIN: Chain(("accept",)),
+}
+COME: Ruleset = {
+    SET: Set(INDEXES, frozenset({"3"})),
+    MAP: Map(WAYS, {"6 . 10.0.0.6": "goto q_two"}),
+    LEAF: Chain(("drop",)),
+}
+
+
+def test_a_client_that_comes_and_one_that_goes_are_three_transactions() -> None:
+    """The first adds a chain that nothing leads to, the last deletes such a one."""
+    found = steps(FRAME, COME)
+
+    assert found == Steps(
+        added="add chain ip qubes q_two\nadd rule ip qubes q_two drop\n",
+        edits=(
+            Edit(MAP, ("5 . 10.0.0.5",), ("6 . 10.0.0.6 : goto q_two",)),
+            Edit(SET, ("2",), ("3",)),
+        ),
+        removed="flush chain ip qubes q_one\ndelete chain ip qubes q_one\n",
+        undo="flush chain ip qubes q_two\ndelete chain ip qubes q_two\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(FRAME, {**COME, CHAIN: Chain(("drop",))}, id="a rule changes too"),
+        pytest.param(OLD, {**OLD, SET: Set(RANGES, frozenset())}, id="of ranges"),
+        pytest.param(OLD, {**OLD, MAP: Map(PORTS, {})}, id="of ports"),
+        pytest.param(FRAME, {SET: FRAME[SET], MAP: FRAME[MAP]}, id="only a chain"),
+        pytest.param(FRAME, {**FRAME, MAP: Map(PORTS, {})}, id="declared otherwise"),
+        pytest.param(FRAME, dict(FRAME), id="nothing"),
+        pytest.param(
+            FRAME,
+            {**FRAME, SET: Set(INDEXES, frozenset(map(str, range(3, FEW + 3))))},
+            id="more than a few",
+        ),
+    ],
+)
+def test_there_are_no_steps_where_more_than_plain_elements_changes(
+    old: Ruleset, new: Ruleset
+) -> None:
+    """The control: without the rule, there are."""
+    assert steps(FRAME, COME) is not None
+
+    assert steps(old, new) is None
 
 
 def random_ruleset(dice: Random, table: str) -> Ruleset:
