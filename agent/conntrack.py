@@ -2,20 +2,23 @@
 """The live connections of this network namespace (ctnetlink).
 
 The kernel filters an IPv4 dump by address (CTA_FILTER, Linux 5.8), so the flows
-of others need no decoding.  Its comparison of IPv6 addresses is inverted
-(ctnetlink_filter_match_tuple, seen in 6.18), so those are picked here.
+of others need no decoding, and deletes by address too (Linux 6.11).  A dump locks
+each bucket of a table that all namespaces share, 11 ms where there are 262,144; a
+deletion passes by the empty ones, 0.2 ms.  The kernel's comparison of IPv6
+addresses is inverted (ctnetlink_filter_match_tuple, seen in 6.18), so those are
+dumped and picked here.
 A connection is deleted by the very bytes that named it, so any protocol can be,
 also those nobody here has heard of.  pyroute2's NFCTSocket has neither.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
-from errno import ENOENT
+from collections.abc import Iterable, Iterator, Sequence
+from errno import EINVAL, ENOENT
 from ipaddress import IPv4Address, IPv6Address
 
 from agent import sysctl
 from agent.netlink import NETFILTER, Netlink, Request, attribute, attributes
-from agent.ports import LiveFlow
+from agent.ports import LiveFlow, NetlinkError
 from agent.rtnetlink import NUMBERS
 from rules.model import Address, Family, family
 
@@ -37,15 +40,21 @@ _GONE = frozenset({ENOENT})
 
 COUNT = "netfilter/nf_conntrack_count"
 """Flows of this namespace.  A dump walks the table that all of them share."""
+SOME = 32
+"""So many addresses are looked for one by one sooner than by one dump."""
 FEW = 4096
 """So many flows are decoded sooner than the table is walked twice."""
 
 
 class CtNetlink:
-    """The port `agent.ports.Conntrack`, and `close`."""
+    """The port `agent.ports.Conntrack`, and `close`.
 
-    def __init__(self) -> None:
+    ``deletes_by_address``: until the kernel says that it cannot.
+    """
+
+    def __init__(self, *, deletes_by_address: bool = True) -> None:
         self._kernel = Netlink(NETFILTER)
+        self._deletes_by_address = deletes_by_address
 
     def close(self) -> None:
         """Close the socket."""
@@ -62,8 +71,31 @@ class CtNetlink:
 
     def flush(self, *addresses: Address) -> None:
         """Cut every connection that any of ``addresses`` opened or answers."""
+        if sysctl.read(COUNT) == 0:
+            return
+        if self._deletes_by_address and len(addresses) <= SOME:
+            addresses = self._flush4(addresses)
         flows = self._of(addresses, (_ORIGINAL, _REPLY))
         self._kernel.do(*(_deletion(version, _name(found)) for version, found in flows))
+
+    def _flush4(self, addresses: Sequence[Address]) -> tuple[Address, ...]:
+        """Let the kernel find the flows of the IPv4 addresses; return the others."""
+        try:
+            self._kernel.do(
+                *(
+                    Request("delete flows", _DELETE, _from(side, address))
+                    for address in addresses
+                    for side in (_ORIGINAL, _REPLY)
+                    if family(address) is Family.IPV4
+                )
+            )
+        except NetlinkError as error:
+            # An older kernel finds that half of a tuple is missing.
+            if error.errno != EINVAL:
+                raise
+            self._deletes_by_address = False
+            return tuple(addresses)
+        return tuple(a for a in addresses if family(a) is not Family.IPV4)
 
     def _of(
         self, addresses: Iterable[Address], sides: tuple[int, ...]
@@ -87,15 +119,19 @@ class CtNetlink:
         header = _HEADER.pack(NUMBERS[version], 0, 0)
         bodies = [header] if wanted else []
         if version is Family.IPV4 and len(wanted) == 1 and sides:
-            ip = _nested(_TUPLE_IP, attribute(_SOURCE[version], *wanted))
-            bodies = [
-                header + _nested(side, ip) + _nested(_FILTER, attribute(side, _LOOK))
-                for side in sides
-            ]
+            bodies = [_from(side, IPv4Address(*wanted)) for side in sides]
         for body in bodies:
             for message in self._kernel.dump(Request("list flows", _GET, body)):
                 if len(wanted) > 1 or next(iter(wanted)) in message.body:
                     yield message.body
+
+
+def _from(side: int, address: Address) -> bytes:
+    """Return what asks for the flows one side of which comes from an address."""
+    version = family(address)
+    ip = _nested(_TUPLE_IP, attribute(_SOURCE[version], address.packed))
+    header = _HEADER.pack(NUMBERS[version], 0, 0)
+    return header + _nested(side, ip) + _nested(_FILTER, attribute(side, _LOOK))
 
 
 def _source(version: Family, side: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.conntrack import CtNetlink
+from agent.conntrack import SOME, CtNetlink
 from agent.ports import LiveFlow
 from rules.model import Address
 
@@ -190,6 +190,24 @@ def test_flush_cuts_what_an_address_opened_and_what_it_answers(
 
     left = [flow for each in (client, other, server) for flow in conntrack.flows(each)]
     assert ports(left) == [2, 4]
+
+
+@pytest.mark.parametrize("count", [1, SOME, SOME + 1])
+def test_flush_cuts_the_same_whether_the_kernel_can_find_flows_or_not(
+    conntrack: CtNetlink, count: int
+) -> None:
+    """Before Linux 6.11 it cannot; of more than some addresses it is not asked to."""
+    addresses = [CLIENT4, *(IPv4Address(f"10.137.9.{n}") for n in range(1, count))]
+    older = CtNetlink(deletes_by_address=False)
+    for each in (conntrack, older):
+        udp(CLIENT4, SERVER4, 1)
+        udp(OTHER4, SERVER4, 2)
+        udp(SERVER4, CLIENT4, 3)
+
+        each.flush(*addresses)
+
+        assert set(ports(conntrack.flows(CLIENT4, OTHER4, SERVER4))) == {2}
+    older.close()
 
 
 def test_flush_cuts_more_flows_than_fit_into_one_system_call(
