@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 # Clients in one transaction at the start.  libnftables keeps some kilobytes
 # for each rule of a transaction until it is through.
 BATCH = 50
+LARGE = 20
+"""Objects that come or go; after more at once, memory is given back."""
 DENIED = Ground((), Action.DROP)
 OF_CLIENTS = "q_"
 
@@ -190,6 +192,8 @@ class Enforcer:
         try:
             if stepwise.load(self.firewall, old, new):
                 self._note(wanted, old, new)
+                if len(old.keys() ^ new.keys()) > LARGE:
+                    self.firewall.release()
         except (FirewallError, ValueError) as error:
             self._refusal = str(error)
             log.error("nftables refuses: %s", error)  # noqa: TRY400
