@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A mirror of the routing rules and of our two tables, kept by the kernel's events.
 
-So a change of one client of a thousand costs the messages of one; of links that no
-event concerned since all was there, the routes are not compared again.
+So a change of one client of a thousand costs the messages of one; the routes of a
+link are compared again only after an event about them.
 """
 
 import struct
@@ -14,11 +14,13 @@ from socket import AF_UNSPEC
 
 from agent.netlink import ROUTE, Message, Netlink, Request, attribute, attributes
 from agent.rtnetlink import (
+    DEL_ADDRESS,
     DEL_LINK,
     DEL_RULE,
     GET_ROUTE,
     GET_RULE,
     LINK,
+    NEW_ADDRESS,
     NEW_LINK,
     NEW_ROUTE,
     NEW_RULE,
@@ -31,8 +33,8 @@ from agent.rtnetlink import (
 from rules.model import AddressRange, Family
 from rules.routing import CLIENTS, END, UPSTREAM, Route, Rule
 
-# linux/rtnetlink.h: RTMGRP_… for links, and for routes and rules of both versions
-_GROUPS = 0x1 | 0x40 | 0x80 | 0x400 | 1 << 18
+# linux/rtnetlink.h: RTMGRP_… for links, IPv4 addresses, routes and rules
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x400 | 1 << 18
 OURS = frozenset({CLIENTS, UPSTREAM})
 
 # struct rtmsg and struct fib_rule_hdr: family, dst_len, src_len, tos, table,
@@ -91,11 +93,7 @@ class Routes:
             self._read()
 
     def make(self, rules: frozenset[Rule], routes: ByLink, usable: set[int]) -> None:
-        """Make the routing rules and our two tables exactly these.
-
-        ``routes`` are by link; those by one that is not ``usable``, which is up, are
-        left out.
-        """
+        """Make rules and both tables these, by ``usable`` links, which are up."""
         self.refresh()
         wanted = {index: routes[index] for index in routes if index in usable}
         self._kernel.do(*self._changes(rules, wanted))
@@ -131,10 +129,8 @@ class Routes:
         return more, [self._routes[place] for place in places]
 
     def _read(self) -> None:
-        self._routes.clear()
-        self._places.clear()
-        self._settled.clear()
-        self._rules.clear()
+        for known in (self._routes, self._places, self._settled, self._rules):
+            known.clear()
         for number in NUMBERS.values():
             header = _HEADER.pack(number, *bytes(8))
             for message in self._kernel.dump(Request("list rules", GET_RULE, header)):
@@ -149,9 +145,11 @@ class Routes:
             gone = message.kind == DEL_LINK or not flags & UP
             if family == AF_UNSPEC and gone:  # no event tells of its IPv4 routes
                 self._drop(index)
+        elif message.kind == DEL_ADDRESS:  # nor of those by a link without any
+            self._drop(*_U32.unpack_from(message.body, 4))
         elif message.kind in {NEW_RULE, DEL_RULE}:
             self._take_rule(message)
-        else:
+        elif message.kind != NEW_ADDRESS:
             self._take_route(message)
 
     def _take_route(self, message: Message) -> None:

@@ -26,7 +26,10 @@ LOOK_EVERY = 5.0  # seconds between two looks for domains that somebody ended
 
 
 class Daemon:
-    """Serves until ``down``, SIGTERM or SIGINT; every domain has stopped then."""
+    """Serves until ``down``, SIGTERM or SIGINT; every domain has stopped then.
+
+    ``look`` is called now and then, to start again what has ended by itself.
+    """
 
     def __init__(
         self,
@@ -34,12 +37,14 @@ class Daemon:
         handler: Handler,
         supervisor: Supervisor,
         path: Path,
+        look: Callable[[], None],
     ) -> None:
         self._selector = selector
         self._handler = handler
         self._supervisor = supervisor
         self._observer = Observer(handler.deployment, handler.journal)
         self._jobs = Jobs()
+        self._look = look
         self._server = AdminServer(selector, path, self._asked)
         self._held: set[str] = set()
         self._hold_until: dict[str, float] = {}
@@ -123,6 +128,7 @@ class Daemon:
         if self._healing or not (urgent or self._looked_at + LOOK_EVERY <= now):
             return
         self._looked_at = now
+        self._look()
         if not self._jobs and self._handler.deployment.vanished():
             self._healing = True
             self._jobs.add(self._handler.heal(), self._healed)

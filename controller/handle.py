@@ -3,7 +3,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Handler:
     numbers: Numbers
     journal: Journal
     runtime: Path
+    check: Callable[[Iterable[Domain]], None]  # OSError: they cannot all be
     policy: Path | None = None
     disposables: set[str] = field(default_factory=set)
     leaving: bool = False
@@ -144,6 +145,7 @@ class Handler:
     def _enforce(self, file: Path, text: str | None = None) -> Work:
         """Enforce a policy file, with a new text if there is one."""
         wanted = self._read(text_of(file) if text is None else text, file)
+        self.check(wanted)  # before anything is stopped
         self.numbers.keep({d.name: d.qid for d in wanted if not d.disposable})
         if text is not None:
             durable.replace(file, text)
@@ -200,12 +202,8 @@ class Handler:
             return Answer(report.prefs(domain))
         if request.maybe_text("property") != "netvm":
             return Failure(Exit.USAGE, "prefs: expected netvm, only that can be set")
-        text, filed = self._filed()
-        return (
-            yield from self._enforce(
-                self._file(), amend.relinked(text, filed, domain.name, value)
-            )
-        )
+        text = amend.relinked(*self._filed(), domain.name, value)
+        return (yield from self._enforce(self._file(), text))
 
     def _firewall(self, request: Request) -> Work:
         domain = self._domains.named(request.text("domain"))

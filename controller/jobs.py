@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Work that must wait now and then, carried out one piece after the other."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from controller.admin import Progress, Reply
+from controller.admin import Exit, Failure, Progress, Reply
 from controller.steps import Until, Work
+
+log = logging.getLogger(__name__)
+
+MISTAKE = "a mistake in the program, see daemon.log; it may be half done"
 
 Tell = Callable[[Reply], None]
 
@@ -64,6 +69,13 @@ class Jobs:
         except StopIteration as end:
             self._jobs.popleft()
             job.tell(end.value)
+            return
+        except Exception as error:
+            # A job is a program of its own: the mistake in it is ours, and its end
+            # is no reason to stop the agents, for whom nothing has changed.
+            log.exception("a mistake in the program")
+            self._jobs.popleft()
+            job.tell(Failure(Exit.NOT_ENFORCED, f"{MISTAKE}: {error!r}"))
             return
         match step:
             case Until(seconds=seconds):

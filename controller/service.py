@@ -64,8 +64,9 @@ def _serve(runtime: Path, state: Path) -> None:
     databases = Databases(selector, runtime / "db")
     deployment = Deployment(platform, ways_out.of, databases, supervisor)
     HostChanges(selector, deployment.follow)
-    handler = Handler(deployment, Numbers(state), Journal(), runtime)
-    Daemon(selector, handler, supervisor, runtime / ADMIN).run()
+    check, look = ways_out.check, ways_out.look
+    handler = Handler(deployment, Numbers(state), Journal(), runtime, check)
+    Daemon(selector, handler, supervisor, runtime / ADMIN, look).run()
 
 
 def sweep(runtime: Path) -> None:

@@ -40,9 +40,14 @@ class Dhcp:
 
     def __init__(self, platform: Netns) -> None:
         self._platform = platform
+        self._clients: list[int] = []
 
     def configure(self, domain: str, name: str) -> tuple[str, ...]:
-        """Have a client for the card ``name`` in a domain; return what to know."""
+        """Have a client for the card ``name`` in a domain; return what to know.
+
+        One that is there already stays.
+        """
+        self._clients = [pid for pid in self._clients if not _ended(pid)]
         program = _client()
         if not program:
             return (NONE.format(name),)
@@ -57,7 +62,8 @@ class Dhcp:
         view = View(domain, let_in={RESOLV: resolv}, resolv_conf=RESOLV_CONF)
         confinement = Confinement(net, view, rights_of_a_dhcp_client(UID))
         with open_log(self._platform.log(f"{domain}.dhcp")) as output:
-            launch(confinement, argv, env={"PATH": PROGRAMS}, output=output)
+            pid = launch(confinement, argv, env={"PATH": PROGRAMS}, output=output)
+        self._clients.append(pid)
         return ()
 
 
@@ -66,6 +72,14 @@ def _client() -> tuple[str, ...]:
         return (alone,)
     busybox = shutil.which("busybox", path=PROGRAMS)
     return (busybox, "udhcpc") if busybox else ()
+
+
+def _ended(pid: int) -> bool:
+    """Let go of a child that has ended; return whether it has."""
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return True
 
 
 def _runs(pid: int, argv: tuple[str, ...]) -> bool:

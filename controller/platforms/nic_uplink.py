@@ -53,6 +53,22 @@ class NicUplink:
             cables.move(name, net)
         return WayOut(name, (), self._configure(domain, name))
 
+    def check(self, name: str) -> None:
+        """Raise `PlatformError` for a card that no NetVM has and none can have."""
+        if name not in self._held().values():
+            self._refuse_unfit(name)
+
+    def look(self, net: Callable[[str], Path]) -> None:
+        """Have the cards that NetVMs have configured, if nobody does any more."""
+        for domain, name in self._held().items():
+            if _has(net(domain), name):
+                self._configure(domain, name)
+
+    def _held(self) -> dict[str, str]:
+        """Return the card of each NetVM that was given one."""
+        records = self._directory.iterdir() if self._directory.is_dir() else ()
+        return {record.name: record.read_text() for record in records}
+
     def detach(self, domain: str, net: Path) -> None:
         """Bring the card of a NetVM back, if it has one.
 

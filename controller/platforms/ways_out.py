@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which kind of uplink is which way out of a NetVM."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.nft import Nft
+from controller.domains import Domain, LabUplink, Nic
 from controller.domains import HostUplink as Host
-from controller.domains import LabUplink, Nic
 from controller.platforms.dhcp import Dhcp
 from controller.platforms.host_uplink import HostUplink
 from controller.platforms.lab import Internet, Lab
 from controller.platforms.netns import Netns
 from controller.platforms.nic_uplink import NicUplink
 from controller.ports import Uplink, WayOut
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,19 @@ class WaysOut:
                     lambda domain: self._nic.attach(domain, self._net(domain), name),
                     lambda domain: self._nic.detach(domain, self._net(domain)),
                 )
+
+    def check(self, domains: Iterable[Domain]) -> None:
+        """Raise `PlatformError` if a NetVM among them asks for what cannot be given."""
+        for domain in domains:
+            if isinstance(domain.uplink, Nic):
+                self._nic.check(domain.uplink.name)
+
+    def look(self) -> None:
+        """Start again what has ended of all that configures uplinks."""
+        try:
+            self._nic.look(self._net)
+        except OSError as error:
+            log.warning("an uplink: %s", error)
 
     def sweep(self) -> None:
         """Take every uplink away that a daemon that crashed has left."""

@@ -315,6 +315,24 @@ def test_routing_is_repaired_whatever_happened_to_it(
     assert (in_table(CLIENTS), lines("-4 rule show"), lines("-6 rule show")) == good
 
 
+def test_routes_come_back_that_went_with_the_last_address_of_a_link(
+    links: LinkTable, vif: Client
+) -> None:
+    """As when a DHCP client ends a lease; the kernel says nothing of its routes."""
+    wanted = routing(frozenset(), Facts(clients=(vif,)))
+    links.attach(vif, (GATEWAY,))
+    links.route(wanted)
+    links.route(wanted)  # now it is known that they are there
+    good = in_table(CLIENTS)
+    ip(f"address delete {GATEWAY}/32 dev vif3.0")
+    assert in_table(CLIENTS) == [line for line in good if ":" in line]
+    ip(f"address add {GATEWAY}/32 dev vif3.0")
+
+    links.route(wanted)
+
+    assert in_table(CLIENTS) == good
+
+
 def test_an_agent_that_starts_again_takes_over_the_routing(vif: Client) -> None:
     other = replace(vif, ip=IPv4Address("10.137.0.6"))
     with closing(LinkTable()) as before:

@@ -63,6 +63,7 @@ class House:
     expire: int
     handler: Handler = field(init=False)
     holders: list[socket.socket] = field(default_factory=list)
+    looks: list[None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.file = self.world.runtime / "home.toml"
@@ -71,12 +72,16 @@ class House:
 
     def live(self, people: Callable[[], None], *, down: bool = True) -> None:
         """Be the daemon while ``people`` do something, until it ends."""
-        numbers = Numbers(self.world.runtime)
+        runtime = self.world.runtime
         self.handler = Handler(
-            self.world.deployment, numbers, Journal(), self.world.runtime
+            self.world.deployment, Numbers(runtime), Journal(), runtime, lambda _: None
         )
         daemon = Daemon(
-            self.world.selector, self.handler, self.world.supervisor, self.path
+            self.world.selector,
+            self.handler,
+            self.world.supervisor,
+            self.path,
+            lambda: self.looks.append(None),
         )
         failed: list[BaseException] = []
 

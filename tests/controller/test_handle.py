@@ -3,7 +3,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import pytest
 
 from controller import supervise
 from controller.admin import SHAPES, Answer, Argument, Exit, Failure, Kind, Request
+from controller.domain import Domain
 from controller.handle import Handler
 from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.output import rows
+from controller.ports import PlatformError
 from controller.steps import Reply
 from tests.controller.fake_world import Manners, World, a_world
 
@@ -47,12 +49,17 @@ class Desk:
     world: World
     file: Path
     handler: Handler = field(init=False)
+    lacks: str = ""
 
     def __post_init__(self) -> None:
-        numbers = Numbers(self.world.runtime)
+        numbers, runtime = Numbers(self.world.runtime), self.world.runtime
         self.handler = Handler(
-            self.world.deployment, numbers, Journal(), self.world.runtime
+            self.world.deployment, numbers, Journal(), runtime, self.check
         )
+
+    def check(self, domains: Iterable[Domain]) -> None:
+        if self.lacks and self.lacks in {domain.name for domain in domains}:
+            raise PlatformError(f"{self.lacks}: no such interface")
 
     def ask(self, verb: str, *, patient: bool = True, **given: Argument) -> Reply:
         nothing: dict[Kind, Argument] = {Kind.WORDS: (), Kind.FLAG: False}
@@ -105,6 +112,22 @@ def test_up_starts_and_numbers_what_the_file_says(desk: Desk) -> None:
     assert desk.world.platform.there == {"net", "fw", "work", "vault"}
     known = Numbers(desk.world.runtime).known()
     assert known == {"net": 1, "fw": 2, "work": 3, "vault": 4}
+
+
+def test_what_the_platform_cannot_have_stops_nothing(desk: Desk) -> None:
+    """Neither the domains nor the file change, and the numbers are not given."""
+    desk.up()
+    text = desk.file.read_text()
+    desk.file.write_text(text.replace("[domains.vault]", "[domains.safe]"))
+    desk.lacks = "safe"
+
+    reply = desk.ask("apply")
+
+    assert reply == Failure(Exit.NOT_ENFORCED, "safe: no such interface")
+    assert desk.world.platform.there == {"net", "fw", "work", "vault"}
+    assert "safe" not in Numbers(desk.world.runtime).known()
+    desk.lacks = ""
+    assert changes(desk.ask("apply"))[0].startswith("- vault")
 
 
 def test_a_second_up_with_another_file_ends_what_it_does_not_have(

@@ -163,3 +163,24 @@ def test_nobody_waits_any_more_when_all_goes_down(desk: Desk) -> None:
         ("down", "stopping"),
         ("down", "done"),
     ]
+
+
+def test_a_mistake_in_a_job_ends_that_job_alone(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one is done, and the log has where it was."""
+
+    def broken() -> Work:
+        yield "begun"
+        raise KeyError("nothing of that name")
+
+    said: list[Reply] = []
+    desk.jobs.add(broken(), said.append)
+    desk.add("next")
+
+    assert desk.go() == [("next", "done")]
+    assert said[0] == Progress("begun")
+    assert isinstance(said[1], Failure)
+    assert said[1].exit_code is Exit.NOT_ENFORCED
+    assert "KeyError('nothing of that name')" in said[1].text
+    assert "in broken" in caplog.text

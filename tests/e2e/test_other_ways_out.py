@@ -7,6 +7,8 @@
                  host [wire] -- card sys-net … work
 """
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,15 @@ import pytest
 
 from controller import namespaces
 from controller.syscalls import MS_BIND, mount
-from tests.e2e.machine import HTTP, VIRTUAL4, Machine, machine, shown, until
+from tests.e2e.machine import (
+    HTTP,
+    VIRTUAL4,
+    Machine,
+    command_line,
+    machine,
+    shown,
+    until,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -179,6 +189,43 @@ def test_a_card_gets_its_addresses_by_dhcp_inside_the_netvm(
     assert with_card.tries("work", "udp", LAN.format(1), 4433) == "refused"
     assert not any(row["problem"] for row in with_card.status().values())
     assert VIRTUAL4 in with_card.run("work", "cat", "/etc/resolv.conf").out
+
+
+def test_a_dhcp_client_that_dies_is_started_again(with_card: Machine) -> None:
+    """And gives the card an address again."""
+    with_card.up()
+    assert until(lambda: with_card.reaches("work", LAN.format(1)))
+    (client,) = dhcp_clients(with_card)
+    with_card.tool("sys-net", "ip", "addr", "flush", "dev", "card")
+
+    os.kill(client, signal.SIGKILL)
+
+    assert until(lambda: dhcp_clients(with_card) - {client}, within=30)
+    assert until(lambda: with_card.reaches("work", LAN.format(1)), within=30)
+
+
+def test_an_apply_that_names_no_card_of_this_machine_stops_nothing(
+    with_card: Machine,
+) -> None:
+    with_card.up()
+    assert until(lambda: with_card.reaches("work", LAN.format(1)))
+    before = with_card.processes("sys-net", "sys-firewall")
+    good = with_card.policy.read_text()
+    with_card.policy.write_text(good.replace('"card"', '"cart"'))
+
+    done = with_card.ravelin("apply")
+
+    assert (done.status, "cart: no such interface" in done.err) == (3, True)
+    assert with_card.processes("sys-net", "sys-firewall") == before
+    assert with_card.reaches("work", LAN.format(1))
+    with_card.policy.write_text(good)
+    with_card.does("apply")
+
+
+def dhcp_clients(machine: Machine) -> set[int]:
+    """Return the pids of the DHCP clients in the NetVM."""
+    found = machine.processes("sys-net")
+    return {pid for pid in found if b"udhcpc" in command_line(pid)}
 
 
 def test_the_card_comes_back(with_card: Machine) -> None:
