@@ -10,7 +10,7 @@ import math
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from errno import EIO, ENODEV
 from functools import partial
 from ipaddress import ip_address
@@ -20,6 +20,9 @@ import pytest
 
 from agent.loop import INSPECT
 from agent.ports import LiveFlow, NetlinkError
+from rules.facts import Client, Uplink
+from rules.model import Address
+from rules.objects import IP
 from tests.agent.fakes import World, rest
 
 A, B = "10.137.0.5", "10.138.0.7"
@@ -130,6 +133,45 @@ def test_effects_come_in_the_order_that_is_closed_in_between(world: World) -> No
     last_rules = len(effects) - 1 - effects[::-1].index("rules")
     assert first == sorted(first)
     assert last_rules < effects.index("up eth0")
+
+
+def test_when_a_link_comes_up_the_rules_speak_of_it_already(world: World) -> None:
+    """At the start, for a client that comes later, and for links that are made anew.
+
+    The guard would drop what came too early, so in the kernel only a packet that is
+    lost would tell.
+    """
+    seen: list[tuple[str, int, bool]] = []
+    attach, connect = world.links.attach, world.links.connect
+
+    def attached(client: Client, gateways: Iterable[Address]) -> None:
+        known = world.firewall.elements(IP, "clients")
+        there = f"{client.index} . {client.ip}" in known
+        seen.append((client.vif, client.index, there))
+        attach(client, gateways)
+
+    def connected(uplink: Uplink, *, pinned: bool) -> None:
+        there = str(uplink.index) in world.firewall.elements(IP, "up")
+        guarded = "guard" in world.effects
+        seen.append((uplink.name, uplink.index, there and guarded))
+        connect(uplink, pinned=pinned)
+
+    def newcomer() -> None:
+        world.db.put("/ravelin/vif/vif3.0", "mac=00:16:3e:5e:6c:01 ip=10.137.0.6")
+        world.links.appear("vif3.0", 13)
+
+    def anew() -> None:
+        world.effects.clear()
+        world.links.appear("eth0", 22)
+        world.links.appear("vif1.0", 21)
+
+    world.links.attach = attached  # type: ignore[method-assign]
+    world.links.connect = connected  # type: ignore[method-assign]
+    world.play(newcomer, anew)
+
+    links = [("eth0", 2), ("vif1.0", 11), ("vif2.0", 12), ("vif3.0", 13)]
+    links += [("eth0", 22), ("vif1.0", 21)]
+    assert seen == [(name, index, True) for name, index in links]
 
 
 def test_what_happens_first_makes_no_difference() -> None:
