@@ -22,14 +22,8 @@ from controller.qubesdb_connection import CHUNK, Connection, GoneError
 from controller.qubesdb_store import Store
 
 # What a domain may write: these keys, or all below those with a slash.
-WRITABLE = (
-    "/ravelin/status",
-    "/ravelin/trouble",
-    "/ravelin/error/",
-    "/ravelin/report/",
-    "/qubes-firewall-handled/",
-    "/dns/",
-)
+OURS = ("/ravelin/status", "/ravelin/trouble", "/ravelin/error/", "/ravelin/report/")
+WRITABLE = (*OURS, "/qubes-firewall-handled/", "/dns/")
 
 
 @dataclass(frozen=True, slots=True)
