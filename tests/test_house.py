@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("rules", "agent", "proof", "netvm", "firewallvm", "controller")
+PACKAGES = ("rules", "agent", "proof", "netvm", "firewallvm", "vpn", "controller")
 MODULES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 OUTSIDE = {"pyroute2", "nftables", "dbus", "dns", "tomlkit", "scapy", "stem"}
 GRAB_BAGS = {"utils", "helpers", "common", "manager", "core", "misc"}
