@@ -5,13 +5,16 @@ Only a tunnel that was seen to carry data carries clients.  A daemon that
 ended, a device that is gone and a server that went silent all lead to `LOST`,
 which allows what `CONNECTING` does: the way to one server, and nothing of the
 clients.  There is no way back to a plain gateway.
+
+The resolver in the tunnel may be asked before the tunnel is up: its answer is
+what proves it.
 """
 
 from enum import Enum
 
 from agent.machine import Machine
 from rules.facts import Facts
-from rules.flows import BY_RULES, CLIENT_DNS, OWN_NAMES, PING
+from rules.flows import CARRIED, DNS_IN_TUNNEL, IN_TUNNEL, NAMES_IN_TUNNEL, PING
 
 
 class Tunnel(Enum):
@@ -41,7 +44,7 @@ class Seen(Enum):
     HOPELESS = "configuration refused"
 
 
-REACHING_OUT = frozenset({PING, OWN_NAMES})
+REACHING_OUT = frozenset({PING, CARRIED, NAMES_IN_TUNNEL})
 
 VPN: Machine[Tunnel, Seen] = Machine(
     "vpn",
@@ -58,7 +61,7 @@ VPN: Machine[Tunnel, Seen] = Machine(
     {
         Tunnel.DOWN: frozenset({PING}),
         Tunnel.CONNECTING: REACHING_OUT,
-        Tunnel.UP: frozenset({PING, BY_RULES, CLIENT_DNS, OWN_NAMES}),
+        Tunnel.UP: REACHING_OUT | {IN_TUNNEL, DNS_IN_TUNNEL},
         Tunnel.LOST: REACHING_OUT,
         Tunnel.ERROR: frozenset({PING}),
     },

@@ -4,23 +4,19 @@
 The agent makes it, so a daemon needs no capability to use it: as its owner it
 may open the device by name, or it is given the open file.  The device is
 persistent, so that it outlives the daemon; without one its packets go nowhere.
+The loop gives it addresses and sets it up (`rules.facts.Tunnel`).
 """
 
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from socket import if_nametoindex
 
-from agent import sysctl
-from agent.hardening import Role
 from agent.netlink import ROUTE, Netlink
 from agent.ports import NetlinkError
-from agent.rtnetlink import Interface, add_address, delete_link, set_link
-from rules.facts import Uplink
-from rules.model import Family, family
+from agent.rtnetlink import delete_link
 
 CLONE = "/dev/net/tun"
 
@@ -37,32 +33,6 @@ class Tun:
     name: str
     index: int
     file: int = -1
-    addresses: tuple[Interface, ...] = ()
-    _kernel: Netlink = field(default_factory=lambda: Netlink(ROUTE), repr=False)
-
-    def configure(self, addresses: Sequence[Interface], mtu: int) -> None:
-        """Give the device its addresses, its MTU in bytes, and set it up.
-
-        `NetlinkError` if it is gone or the kernel refuses.
-        """
-        families = {family(address.ip) for address in addresses}
-        version = Role.IPV6 if Family.IPV6 in families else Role.NO_IPV6
-        sysctl.harden(version, self.name)
-        sysctl.harden(Role.UPLINK, self.name)
-        self._kernel.do(
-            set_link(self.index, mtu=mtu),
-            *(add_address(self.index, address) for address in addresses),
-            set_link(self.index, up=True),
-        )
-        self.addresses = tuple(addresses)
-
-    def resize(self, mtu: int) -> None:
-        """Change the MTU, in bytes."""
-        self._kernel.do(set_link(self.index, mtu=mtu))
-
-    def down(self) -> None:
-        """Take the device out of use; it keeps its IPv4 addresses."""
-        self._kernel.do(set_link(self.index, up=False))
 
     def there(self) -> bool:
         """Whether the device is still the one that was made."""
@@ -80,13 +50,7 @@ class Tun:
         """Remove the device, if it is there, and let go of it."""
         self.release()
         if self.there():
-            self._kernel.do(delete_link(self.index))
-        self._kernel.close()
-
-    def uplink(self) -> Uplink:
-        """Return the device as the way out of clients: `Facts.tunnel`."""
-        own = frozenset(address.ip for address in self.addresses)
-        return Uplink(self.name, self.index, own)
+            remove(self.name)
 
 
 def create(name: str, owner: int) -> Tun:
@@ -111,15 +75,11 @@ def create(name: str, owner: int) -> Tun:
         raise NetlinkError(error.errno, f"add tun {name}: {error.strerror}") from error
 
 
-def remove(*names: str) -> None:
-    """Remove the devices of these names that are there."""
-    found: list[int] = []
-    for name in names:
-        with suppress(OSError):
-            found.append(if_nametoindex(name))
-    _delete(found)
-
-
-def _delete(indexes: Iterable[int]) -> None:
+def remove(name: str) -> None:
+    """Remove the device of that name, if there is one."""
+    try:
+        index = if_nametoindex(name)
+    except OSError:
+        return
     with Netlink(ROUTE) as kernel:
-        kernel.do(*map(delete_link, indexes))
+        kernel.do(delete_link(index))

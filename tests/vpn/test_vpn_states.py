@@ -7,7 +7,14 @@ from itertools import product
 import pytest
 
 from rules.facts import Facts, Uplink
-from rules.flows import BY_RULES, CLIENT_DNS, OWN_NAMES, OWN_TRAFFIC, PING
+from rules.flows import (
+    CARRIED,
+    DNS_IN_TUNNEL,
+    IN_TUNNEL,
+    NAMES_IN_TUNNEL,
+    PING,
+    Zone,
+)
 from vpn.states import VPN, Progress, Seen, Tunnel, observe
 
 DOWN, CONNECTING, UP = Tunnel.DOWN, Tunnel.CONNECTING, Tunnel.UP
@@ -46,21 +53,26 @@ def test_every_event_leads_from_every_state_to_a_named_one(
     assert VPN.step(state, event) is STEPS[state, event]
 
 
-def test_clients_are_carried_in_one_state_only() -> None:
+ALLOWED = {
+    DOWN: {PING},
+    CONNECTING: {PING, CARRIED, NAMES_IN_TUNNEL},
+    UP: {PING, CARRIED, NAMES_IN_TUNNEL, IN_TUNNEL, DNS_IN_TUNNEL},
+    LOST: {PING, CARRIED, NAMES_IN_TUNNEL},
+    ERROR: {PING},
+}
+
+
+@pytest.mark.parametrize("state", Tunnel)
+def test_a_state_allows_what_its_row_says(state: Tunnel) -> None:
+    assert VPN.allowed[state] == ALLOWED[state]
+
+
+def test_clients_are_carried_in_one_state_only_and_by_the_tunnel_alone() -> None:
     """Neither connecting nor a lost tunnel lets a client's packet out."""
-    carrying = {s for s in Tunnel if VPN.allowed[s] & {BY_RULES, CLIENT_DNS}}
+    flows = {flow for state in Tunnel for flow in VPN.allowed[state]}
 
-    assert carrying == {UP}
-
-
-def test_no_state_lets_this_domain_talk_as_it_likes() -> None:
-    assert not any(OWN_TRAFFIC in VPN.allowed[state] for state in Tunnel)
-
-
-def test_names_are_asked_only_where_a_server_is_tried_or_the_tunnel_works() -> None:
-    asking = {state for state in Tunnel if OWN_NAMES in VPN.allowed[state]}
-
-    assert asking == {CONNECTING, LOST, UP}
+    assert {s for s in Tunnel if VPN.allowed[s] & {IN_TUNNEL, DNS_IN_TUNNEL}} == {UP}
+    assert {flow for flow in flows if flow.target is Zone.UPLINK} == {CARRIED}
 
 
 def test_it_begins_down_and_every_state_answers_pings() -> None:
