@@ -214,12 +214,15 @@ class LinkTable:
         if message.kind == DEL_LINK:
             return False
         found = attributes(message.body, LINK.size)
+        falls = 0 if before is None else before.falls
+        fell = before is not None and before.up and not flags & UP
         after = Link(
             index=index,
             name=found[_NAME].rstrip(b"\0").decode(),
             mac=found.get(_MAC, b"").hex(":"),
             group=_U32.unpack(found[_GROUP])[0],
             up=bool(flags & UP),
+            falls=falls + fell,
         )
         self._put(after)
         return False

@@ -15,6 +15,9 @@ from rules.routing import routing
 
 log = logging.getLogger(__name__)
 
+Falls = frozenset[tuple[int, int, bool]]
+"""Index, how often it went down, and whether it is up, of each way out."""
+
 
 @dataclass(slots=True)
 class Network:
@@ -23,11 +26,11 @@ class Network:
     links: Links
     firewall: Firewall
     pin_gateway: bool = False
-    _applied: tuple[Allowed, Facts, tuple[Address, ...], frozenset[str]] | None = None
+    _applied: tuple[Allowed, Facts, tuple[Address, ...], Falls] | None = None
     _vifs: set[Client] = field(default_factory=set)
     _vif_gateways: tuple[Address, ...] = ()
     _uplinks: frozenset[Uplink] = frozenset()
-    _fallen: frozenset[str] = frozenset()
+    _falls: dict[int, int] = field(default_factory=dict)
     _tunnel: Tunnel | None = None
     _guarded: frozenset[tuple[str, int]] = frozenset()
 
@@ -59,16 +62,21 @@ class Network:
         Raises the first `NetlinkError` after everything was tried.
         """
         before = self._applied
-        fallen = frozenset(u.name for u in self._uplinks if self._is_down(u))
-        asked = (allowed, facts, vif_gateways, fallen)
+        falls = self._falls_of(facts)
+        asked = (allowed, facts, vif_gateways, falls)
         if before is not None and before[1] is facts and before == asked:
             return
         self._applied = None
         wanted = routing(allowed, facts)
         # Who sets an uplink down means it; but the kernel then forgets addresses
-        # and routes, which nobody but us gives back once it is up again.
-        known = {u for u in self._uplinks if u.name not in self._fallen - fallen}
-        self._fallen = fallen
+        # and routes, which nobody but us gives back once it is up again, be it so
+        # soon that it was never seen down.
+        known = {
+            uplink
+            for uplink in self._uplinks
+            if self._falls.get(uplink.index, 0) == _count(falls, uplink.index)
+            or self._is_down(uplink.name)
+        }
         if new := [u for u in facts.uplinks if u not in known]:
             # The rules that speak of an uplink come before it is up.
             self.links.route(wanted)
@@ -77,17 +85,34 @@ class Network:
                 self.links.connect(uplink, pinned=self.pin_gateway)
             else:
                 self.links.adopt(uplink)
+            self._falls[uplink.index] = _count(falls, uplink.index)
         self._uplinks = frozenset(facts.uplinks)
-        if facts.tunnel is not None and facts.tunnel != self._tunnel:
-            self.links.tunnel(facts.tunnel, facts.resolvers)
-        self._tunnel = facts.tunnel
+        self._use(facts, falls)
         self.links.route(wanted)
         self._attach(facts.clients, vif_gateways)
-        self._applied = asked
+        self._applied = (allowed, facts, vif_gateways, self._falls_of(facts))
 
-    def _is_down(self, uplink: Uplink) -> bool:
-        link = self.links.by_name(uplink.name)
-        return link is not None and link.index == uplink.index and not link.up
+    def _use(self, facts: Facts, falls: Falls) -> None:
+        """Configure the tunnel, which nobody but us sets up or down."""
+        tunnel = facts.tunnel
+        if tunnel is not None:
+            count = _count(falls, tunnel.index)
+            fell = self._falls.get(tunnel.index, 0) != count
+            if fell or tunnel != self._tunnel or self._is_down(tunnel.name):
+                self._tunnel = None
+                self.links.tunnel(tunnel, facts.resolvers)
+                self._falls[tunnel.index] = count
+        self._tunnel = tunnel
+
+    def _is_down(self, name: str) -> bool:
+        link = self.links.by_name(name)
+        return link is not None and not link.up
+
+    def _falls_of(self, facts: Facts) -> Falls:
+        """Return how often each way out went down, and which are down."""
+        names = [way.name for way in (*facts.uplinks, *facts.ways)]
+        links = (self.links.by_name(name) for name in names)
+        return frozenset((x.index, x.falls, x.up) for x in links if x)
 
     def _attach(
         self, clients: Collection[Client], gateways: tuple[Address, ...]
@@ -107,3 +132,7 @@ class Network:
                     failed.append(error)
         if failed:
             raise failed[0]
+
+
+def _count(falls: Falls, index: int) -> int:
+    return next((count for known, count, _ in falls if known == index), 0)

@@ -51,13 +51,17 @@ class Firewall(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface; ``mac`` is lower case, ``group`` its interface group."""
+    """A network interface; ``mac`` is lower case, ``group`` its interface group.
+
+    ``falls`` counts how often it was seen to go down, however shortly.
+    """
 
     index: int
     name: str
     mac: str
     group: int
     up: bool
+    falls: int = 0
 
 
 class Links(Protocol):

@@ -234,6 +234,20 @@ def test_the_routes_of_a_vif_come_with_it_whatever_comes_first(
     ]
 
 
+def test_a_link_that_went_down_and_up_between_two_looks_has_fallen(
+    links: LinkTable, vif: Client
+) -> None:
+    links.attach(vif, (GATEWAY,))
+    links.handle()
+    before = present(links, "vif3.0").falls
+
+    ip("link set vif3.0 down")
+    ip("link set vif3.0 up")
+    links.handle()
+
+    assert present(links, "vif3.0").falls == before + 1
+
+
 def test_attaching_again_changes_nothing(links: LinkTable, vif: Client) -> None:
     links.attach(vif, (GATEWAY, GATEWAY6))
     before = ip("address show"), ip("neighbour show nud permanent"), ip("rule show")

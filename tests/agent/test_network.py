@@ -9,7 +9,7 @@ import pytest
 
 from agent.network import Network
 from agent.ports import CLIENT_GROUP, UPLINK_GROUP, FirewallError, NetlinkError
-from rules.facts import Client, Facts, Uplink
+from rules.facts import Client, Facts, Tunnel, Uplink
 from rules.flows import BY_RULES, PING
 from rules.routing import routing
 from tests.agent.fakes import FakeFirewall, FakeLinks
@@ -252,3 +252,33 @@ def test_guards_that_are_not_taken_for_granted_are_loaded_again(
     network.guard(FACTS)
 
     assert len(firewall.loads) == 2
+
+
+def test_an_uplink_that_fell_unseen_is_configured_anew(
+    network: Network, links: FakeLinks
+) -> None:
+    """Down and up between two looks: the kernel forgot its addresses all the same."""
+    network.apply(OPEN, FACTS, GATEWAYS)
+    links.links["eth0"] = replace(links.links["eth0"], falls=1)
+
+    network.apply(OPEN, replace(FACTS), GATEWAYS)
+    network.apply(OPEN, replace(FACTS), GATEWAYS)
+
+    assert links.connected == [(ETH0, False)] * 2
+
+
+def test_an_uplink_is_left_down_and_a_tunnel_is_not(
+    network: Network, links: FakeLinks
+) -> None:
+    """Who sets an uplink down means it; the tunnel is the agent's own."""
+    links.appear("wg0", 7)
+    tunnel = Tunnel("wg0", 7, ETH0.own, frozenset(), 1420)
+    facts = replace(FACTS, carrier=True, tunnel=tunnel)
+    network.apply(OPEN, facts, GATEWAYS)
+    for name in ("eth0", "wg0"):
+        links.links[name] = replace(links.links[name], up=False, falls=1)
+
+    network.apply(OPEN, replace(facts), GATEWAYS)
+
+    assert links.connected == [(ETH0, False)]
+    assert links.tunnels == [(tunnel, frozenset())] * 2
