@@ -7,15 +7,7 @@ from agent import start
 from agent.machine import plain
 from agent.personality import Personality
 from netvm.states import NETVM
-
-# What the address plan gives to domains never leaves the machine: a client's
-# packet for another domain is refused here, not shown to the network.
-INTERNAL = (
-    "10.137.0.0/16",
-    "10.138.0.0/16",
-    "10.139.1.0/24",
-    "fd09:24ef:4179::/48",
-)
+from rules.internal import INTERNAL
 
 
 def personality() -> Personality:
@@ -25,7 +17,7 @@ def personality() -> Personality:
     from netvm.dns_sources import PROPERTIES, DnsSources  # noqa: PLC0415
 
     sources = DnsSources(Bus(PROPERTIES))
-    return Personality(plain(NETVM), sources, frozenset(INTERNAL))
+    return Personality(plain(NETVM), sources, INTERNAL)
 
 
 if __name__ == "__main__":
