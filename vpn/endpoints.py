@@ -24,7 +24,7 @@ MOST_ANSWERS = 16  # addresses of one name that are tried
 # a dead one must not keep the next server waiting.
 FIRST_PATIENCE, MOST_PATIENCE = 5.0, 15.0
 # After every server was tried once, a pause that doubles.
-FIRST_PAUSE, MOST_PAUSE = 1.0, 60.0
+FIRST_PAUSE, MOST_PAUSE = 1.0, 30.0
 
 # What no public server has (RFC 6890, RFC 5735).  Networks for documentation
 # are not among them: nothing answers there, so nothing can be reached by them.

@@ -50,8 +50,16 @@ VPN: Machine[Tunnel, Seen] = Machine(
     "vpn",
     Tunnel.DOWN,
     {
-        **{(state, Seen.HOPELESS): Tunnel.ERROR for state in Tunnel},
-        **{(state, Seen.UPLINK_LOST): Tunnel.DOWN for state in Tunnel},
+        **{
+            (state, Seen.HOPELESS): Tunnel.ERROR
+            for state in Tunnel
+            if state is not Tunnel.ERROR
+        },
+        **{
+            (state, Seen.UPLINK_LOST): Tunnel.DOWN
+            for state in Tunnel
+            if state is not Tunnel.DOWN
+        },
         (Tunnel.DOWN, Seen.TRYING): Tunnel.CONNECTING,
         (Tunnel.ERROR, Seen.TRYING): Tunnel.CONNECTING,
         (Tunnel.CONNECTING, Seen.PROVEN): Tunnel.UP,

@@ -53,11 +53,12 @@ class Tun:
             remove(self.name)
 
 
-def create(name: str, owner: int) -> Tun:
+def create(name: str, owner: int, *, header: bool = False) -> Tun:
     """Make a tun device that the user ``owner`` may use.
 
     Whatever has that name goes: an earlier one of ours, whose daemon ends with
-    it, or an impostor.  `NetlinkError` if the kernel refuses.
+    it, or an impostor.  ``header``: 4 bytes stand before each packet (struct
+    tun_pi).  `NetlinkError` if the kernel refuses.
     """
     remove(name)
     try:
@@ -65,7 +66,8 @@ def create(name: str, owner: int) -> Tun:
     except OSError as error:
         raise NetlinkError(error.errno, f"{CLONE}: {error.strerror}") from error
     try:
-        wanted = _REQUEST.pack(name.encode(), _TUN | _NO_HEADER | _NEW)
+        flags = _TUN | _NEW | (0 if header else _NO_HEADER)
+        wanted = _REQUEST.pack(name.encode(), flags)
         fcntl.ioctl(file, _SET_IFF, wanted)
         fcntl.ioctl(file, _SET_OWNER, owner)
         fcntl.ioctl(file, _SET_PERSIST, 1)

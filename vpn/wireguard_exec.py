@@ -8,8 +8,8 @@ its start that it need not.  A filter (seccomp(2)) answers these and no others:
   another already; the answer is success.
 * it watches the file of its socket to stop when somebody removes it.  Nobody but
   the agent ever reaches that socket, so it has no file: the watch is answered
-  with success, the look whether the file is there with "permission denied",
-  which it takes for "perhaps".
+  with success, the look whether the file is there (lstat(2)) with "permission
+  denied", which it takes for "perhaps".
 
 Everything else the kernel judges as for anybody without a capability.  The
 filter goes through execve(2) and stays for the life of the process.
@@ -35,7 +35,7 @@ _NUMBER, _ARCHITECTURE, _SECOND, _FOURTH = 0, 4, 24, 40
 _INSTRUCTION = struct.Struct("=HBBI")
 
 SIOCSIFMTU = 0x8922  # linux/sockios.h
-NOFOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW: what makes fstatat(2) a look at the file
+NOFOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW: makes fstatat(2) an lstat(2)
 
 Instruction = tuple[int, int, int, int]
 
@@ -48,11 +48,10 @@ class Machine:
     ioctl: int
     inotify_add_watch: int
     newfstatat: int
-    lstat: int | None = None
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000003E, 16, 254, 262, lstat=6),
+    "x86_64": Machine(0xC000003E, 16, 254, 262),
     "aarch64": Machine(0xC00000B7, 29, 27, 79),
 }
 
@@ -69,7 +68,6 @@ def program(machine: Machine) -> bytes:
         (_RETURN, 0, 0, _KILL),  # another architecture has other numbers
         (_LOAD, 0, 0, _NUMBER),
         *_answer(machine.inotify_add_watch, _SUCCESS),
-        *(_answer(machine.lstat, _DENIED) if machine.lstat else ()),
         *_answer(machine.ioctl, _SUCCESS, (_SECOND, SIOCSIFMTU)),
         *_answer(machine.newfstatat, _DENIED, (_FOURTH, NOFOLLOW)),
         (_RETURN, 0, 0, _ALLOW),

@@ -46,6 +46,7 @@ def as_user(uid: int) -> str:
 
 def test_packets_to_the_device_come_out_of_the_file(made: Tun, ip: Ip) -> None:
     """Positive control of the next test: this is where clients' packets go."""
+    ip("link set vpn0 addrgenmode none")
     ip("address add 10.64.0.2/32 dev vpn0")
     ip("link set vpn0 up")
     ip("route add default dev vpn0")
@@ -58,6 +59,7 @@ def test_packets_to_the_device_come_out_of_the_file(made: Tun, ip: Ip) -> None:
 
 def test_without_a_daemon_the_device_stays_and_swallows(made: Tun, ip: Ip) -> None:
     """The routes of the clients stay too, so their packets go nowhere else."""
+    ip("link set vpn0 addrgenmode none")
     ip("address add 10.64.0.2/32 dev vpn0")
     ip("link set vpn0 up")
     ip("route add default dev vpn0")
