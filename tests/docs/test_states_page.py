@@ -4,11 +4,14 @@
 Run this file as a program to write the page anew.
 """
 
+from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
-from agent.machine import PlainGateway
+from agent.machine import Machine
 from firewallvm.states import FIREWALLVM
 from netvm.states import NETVM
+from vpn.states import VPN
 
 PAGE = Path(__file__).parents[2] / "docs/reference/states-and-traffic.md"
 HEAD = """# States and traffic
@@ -23,10 +26,14 @@ This page is written from the tables in the code; a test compares the two.
 """
 
 
-def section(machine: PlainGateway) -> str:
+S = TypeVar("S", bound=Enum)
+E = TypeVar("E", bound=Enum)
+
+
+def section(machine: Machine[S, E]) -> str:
     flows = sorted(
         {flow for allowed in machine.allowed.values() for flow in allowed},
-        key=lambda flow: flow.name,
+        key=lambda flow: (flow.name, flow.target.value),
     )
     states = list(machine.allowed)
     rows = [
@@ -49,7 +56,7 @@ def section(machine: PlainGateway) -> str:
 
 
 def page() -> str:
-    return HEAD + "".join(section(machine) for machine in (NETVM, FIREWALLVM))
+    return HEAD + section(NETVM) + section(FIREWALLVM) + section(VPN)
 
 
 def test_the_page_says_what_the_tables_say() -> None:
