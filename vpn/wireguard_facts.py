@@ -13,7 +13,10 @@ from vpn.mtu import ETHERNET, LEAST4, LEAST6, outer, path_mtu, tunnel_mtu
 from vpn.surroundings import Surroundings
 from vpn.wireguard_profile import Profile
 
-OVERHEAD = 32  # bytes around a packet: header and tag (WireGuard whitepaper, 5.4.6)
+# Bytes (WireGuard whitepaper, 5.4.6).
+OVERHEAD = 32  # header and tag
+PADDED = 16  # packets are filled up to a multiple of it
+OUTER6 = 48  # IPv6 and UDP, the most there is outside
 
 
 def with_tunnel(
@@ -44,10 +47,11 @@ def fitting(profile: Profile, target: Target | None) -> int:
     """Return the bytes of a packet that fits through the tunnel to a server."""
     families = {family(interface.ip) for interface in profile.addresses}
     least = LEAST6 if Family.IPV6 in families else LEAST4
-    if target is None:
-        return tunnel_mtu(ETHERNET, OVERHEAD + 48, profile.mtu, least=least)
-    overhead = OVERHEAD + outer(target.address)
-    return tunnel_mtu(path_mtu(target), overhead, profile.mtu, least=least)
+    path = ETHERNET if target is None else path_mtu(target)
+    overhead = OVERHEAD + (outer(target.address) if target else OUTER6)
+    # The server fills packets up, by its own MTU, which may be larger than ours.
+    path -= (path - overhead) % PADDED
+    return tunnel_mtu(path, overhead, profile.mtu, least=least)
 
 
 def clash(profile: Profile, around: Surroundings) -> str:

@@ -117,6 +117,11 @@ class Room:
 
         return until(found, PATIENCE)[0]
 
+    def in_internet(self, words: str) -> None:
+        """Run a tool of the judge beyond the netvm."""
+        with namespaces.inside(self.machine.internet.net):
+            subprocess.run(words.split(), check=True)
+
     @contextmanager
     def stilled(self) -> Iterator[None]:
         """Have the agent do nothing, until the controller misses it (10 s)."""
