@@ -236,7 +236,10 @@ class WireguardDriver:
             case Verdict.PROVEN:
                 self._rotation, self._again = self._rotation.worked(), FIRST_AGAIN
                 self._mtu = min(self._mtu, fitting(self._profile, attempt.target))
-                self._probe.stop()
+                if health.is_quiet(now):
+                    self._probe.begin(self._profile.dns)
+                else:
+                    self._probe.stop()
             case Verdict.UNANSWERED | Verdict.EMPTY | Verdict.SILENT as verdict:
                 self._fail(f"{where(attempt.target)}: {verdict.value}", now)
         return True

@@ -25,6 +25,7 @@ REKEY = 120.0  # seconds: REKEY_AFTER_TIME
 LEAST_AGE = 135.0
 GRACE = 15.0  # seconds: REKEY_TIMEOUT and some
 SILENCE = 20.0  # seconds: KEEPALIVE_TIMEOUT, REKEY_TIMEOUT and some
+QUIET = 30.0  # seconds without anything heard, after which somebody is asked
 
 
 class Verdict(Enum):
@@ -93,6 +94,10 @@ class Health:
             return Verdict.UNANSWERED if late else Verdict.WAITING
         late = now >= self.shaken_at + self.patience
         return Verdict.EMPTY if late else Verdict.WAITING
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether it is time to ask, since an idle tunnel may be a dead one."""
+        return self.probed and now - max(self.shaken_at, self.heard_at) >= QUIET
 
     def _is_silent(self, now: float) -> bool:
         if self.unheard_since is not None and now - self.unheard_since >= SILENCE:

@@ -350,6 +350,24 @@ def test_data_that_nobody_answers_means_the_tunnel_is_lost() -> None:
     assert "nothing comes any more" in loop.driver.trouble()
 
 
+def test_an_idle_tunnel_whose_server_is_gone_is_lost_within_a_minute() -> None:
+    """X2: it is asked after half a minute, and the question goes unanswered."""
+    loop = Loop(WITH_DNS)
+    loop.turn()
+    loop.device.says(handshake=1, received=92, sent=180)
+    loop.probe.answered = True
+    loop.run(LOOK_IN_HURRY)
+    assert loop.state is Tunnel.UP
+
+    loop.run(31)
+    assert loop.probe.asking == (ip_address("10.64.0.1"),)
+    loop.device.says(handshake=1, received=92, sent=180 + 80)
+    loop.run(5)
+    loop.run(SILENCE)
+
+    assert loop.state is Tunnel.LOST
+
+
 def test_a_peer_that_is_heard_elsewhere_is_steered_back() -> None:
     """The set of what is carried does not grow by it."""
     loop = Loop()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpn.wireguard_device import PeerState
-from vpn.wireguard_health import KEEPALIVE, SILENCE, Health, Verdict
+from vpn.wireguard_health import KEEPALIVE, QUIET, SILENCE, Health, Verdict
 from vpn.wireguard_profile import Key
 
 PUBLIC = Key(b"\2" * 32)
@@ -101,3 +101,12 @@ def test_a_tunnel_is_never_proven_before_its_handshake(
         health = health.seen(state, 100.0 + second)
         shaken |= bool(handshake)
         assert shaken or not health.proven
+
+
+def test_an_idle_tunnel_is_asked_now_and_then() -> None:
+    """X2: nobody sends, so nothing would show that the server is gone."""
+    assert not UP.is_quiet(101.5 + QUIET - 0.1)
+    assert UP.is_quiet(101.5 + QUIET)
+    heard = UP.seen(replace(FRESH, received=220), 130.0)
+    assert not heard.is_quiet(131.5)
+    assert not replace(UP, probed=False).is_quiet(1000.0)
