@@ -16,6 +16,7 @@ from socket import AF_UNSPEC
 from agent import sysctl, ways
 from agent.hardening import Role
 from agent.netlink import ROUTE, Message, Netlink, Request, attribute, attributes
+from agent.plan import ROUTER
 from agent.ports import CLIENT_GROUP, UPLINK_GROUP, Link, NetlinkError
 from agent.routes import Routes, table_of
 from agent.rtnetlink import (
@@ -139,7 +140,7 @@ class LinkTable:
             *(replace_neighbour(link.index, a, client.mac) for a in client.addresses),
             *(
                 add_address(link.index, ip_interface(gateway))
-                for gateway in gateways
+                for gateway in (*gateways, ROUTER)
                 if family(gateway) in families
             ),
             set_link(link.index, up=True),

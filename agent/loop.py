@@ -19,6 +19,7 @@ from agent import keys
 from agent.cut import Cutter
 from agent.database import Broken, Database
 from agent.enforce import Enforcer
+from agent.leases import Leases
 from agent.names import Names
 from agent.network import Network
 from agent.personality import Dns, Driver, Personality
@@ -31,6 +32,8 @@ from rules.facts import Facts
 from rules.model import Address, ClientPolicy
 
 log = logging.getLogger(__name__)
+
+Source = Links | Driver | Leases | Names | Signals | int
 
 RETRY = 0.5  # seconds between two attempts to reach QubesDB or the kernel
 INSPECT = 2.0  # seconds between two looks whether the rules are still ours
@@ -47,6 +50,7 @@ class Agent:
     network: Network
     cutter: Cutter
     names: Names
+    leases: Leases
     notifier: Notifier
     programs: Programs = field(default_factory=Programs)
     clock: Callable[[], float] = time.monotonic
@@ -100,16 +104,13 @@ class Agent:
                     self._stopping = True
 
         watched = self.personality.resolvers.watched().items()
-        sources: list[
-            tuple[Links | Driver | Names | Signals | int, Callable[[], None]]
-        ] = [
-            (signals, woken),
-            (self.names, lambda: None),
-            (self.links, partial(self._heard, self.links.handle)),
+        sources: list[tuple[Source, Callable[[], None]]] = [
+            *((signals, woken), (self.names, lambda: None)),
             *((fd, partial(self._heard, handle)) for fd, handle in watched),
         ]
-        driven = [self._driver] if self._driver.fileno() >= 0 else []
-        sources += ((each, partial(self._heard, each.handle)) for each in driven)
+        told = (self.links, self._driver, self.leases)
+        there = (each for each in told if each.fileno() >= 0)
+        sources += ((each, partial(self._heard, each.handle)) for each in there)
         for source, handle in sources:
             self._selector.register(source, selectors.EVENT_READ, handle)
 
@@ -133,8 +134,7 @@ class Agent:
         self._restore()
         if self._driver.next_deadline() <= self.clock():
             self._heard(self._driver.handle)
-        answered = self.names.handle()
-        news = answered or self.names.waiting() != self._waiting
+        news = self.names.handle() or self.names.waiting() != self._waiting
         self._due |= news or self._look or bool(lists)
         if self.clock() < self._again:
             return False
@@ -151,8 +151,7 @@ class Agent:
         self._changed |= self._learn()
         self._apply(self._changed)
         self._changed.clear()
-        self._due = False
-        self._waiting = self.names.waiting()
+        self._due, self._waiting = False, self.names.waiting()
         if self._db_fd >= 0:
             # Why a list is refused is known before the list counts as handled.
             self._report()
@@ -233,7 +232,9 @@ class Agent:
         self.enforcer.enforce(allowed, self._now, self.programs)
         self.cutter.forget(newcomers)
         self.cutter.cut(allowed, self._now, self.programs, changed)
-        self.network.apply(allowed, self._now, self.database.settings.vif_gateways)
+        gateways = self.database.settings.vif_gateways
+        self.network.apply(allowed, self._now, gateways)
+        self.leases.serve(self._now, gateways)
         self._driver.follow(course.state, self._now)
 
     def _report(self) -> None:

@@ -6,6 +6,7 @@ from agent.cut import Cutter
 from agent.database import Database
 from agent.enforce import Enforcer
 from agent.hardening import Role
+from agent.leases import Leases
 from agent.links import LinkTable
 from agent.loop import Agent
 from agent.names import Names
@@ -19,6 +20,8 @@ from agent.systemd import Notifier
 
 def run(personality: Personality, firewall: Firewall) -> None:
     """Run the agent of this network namespace until it is told to stop."""
+    # First: it gives up rights that nothing else needs.
+    leases = Leases()
     for role in (Role.HOST, Role.NEW):
         harden(role)
     links = LinkTable()
@@ -30,5 +33,6 @@ def run(personality: Personality, firewall: Firewall) -> None:
         network=Network(links, firewall, pin_gateway=personality.pin_gateway),
         cutter=Cutter(CtNetlink()),
         names=Names(),
+        leases=leases,
         notifier=Notifier(),
     ).run()

@@ -68,20 +68,13 @@ class Confinement:
 
 
 def rights_of_an_agent(uid: int) -> tuple[str, ...]:
-    """Return the rights of an agent: CAP_NET_ADMIN, an uid and gid of its own.
+    """Return the rights that an agent starts with, an uid and gid of its own.
 
-    It ends with the controller, so there is never a second one.
+    They are those of a DHCP client.  It opens what it answers clients by and
+    keeps CAP_NET_ADMIN (`agent.leases`).  It ends with the controller, so there
+    is never a second one.
     """
-    return (
-        f"--reuid={uid}",
-        f"--regid={uid}",
-        "--clear-groups",
-        "--inh-caps=-all,+net_admin",
-        "--ambient-caps=-all,+net_admin",
-        "--bounding-set=-all,+net_admin",
-        "--no-new-privs",
-        "--pdeathsig=KILL",
-    )
+    return rights_of_a_dhcp_client(uid)
 
 
 def rights_of_a_daemon(uid: int, agent: int) -> tuple[str, ...]:
@@ -99,7 +92,7 @@ def rights_of_a_daemon(uid: int, agent: int) -> tuple[str, ...]:
 
 
 def rights_of_a_dhcp_client(uid: int) -> tuple[str, ...]:
-    """Return the rights of a DHCP client: those of an agent, raw sockets, port 68."""
+    """Return the rights of a DHCP client: the network's, raw sockets, port 68."""
     caps = "-all,+net_admin,+net_raw,+net_bind_service"
     return (
         f"--reuid={uid}",

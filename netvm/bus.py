@@ -29,7 +29,7 @@ from dbus.lowlevel import HANDLER_RESULT_NOT_YET_HANDLED, ErrorMessage, Message
 from dbus.lowlevel import MethodCallMessage as Call
 from dbus.mainloop.glib import DBusGMainLoop
 
-from netvm.timer import Timer
+from agent.timer import Timer
 
 log = logging.getLogger(__name__)
 

@@ -37,6 +37,8 @@ NAMES_IN_TUNNEL = Flow(OWN_NAMES.name, Zone.SELF, Zone.TUNNEL)
 INTO_DAEMON = Flow("clients into the daemon by their rules", Zone.CLIENTS, Zone.SELF)
 CARRIED = Flow("the tunnel itself", Zone.SELF, Zone.UPLINK)
 PING = Flow("ping of this domain", Zone.CLIENTS, Zone.SELF)
+ADDRESSES = Flow("addresses of clients", Zone.CLIENTS, Zone.SELF)
+"""In every state, as are the neighbours of a link: who asks is told its own."""
 
 Allowed = frozenset[Flow]
 

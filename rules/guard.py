@@ -53,6 +53,10 @@ flush chain {GUARD} forward
 flush chain {GUARD} output
 add rule {GUARD} from-vif ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 \
 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} return
+add rule {GUARD} from-vif ip saddr 0.0.0.0 ip daddr 255.255.255.255 \
+udp sport 68 udp dport 67 return
+add rule {GUARD} from-vif ip6 saddr fe80::/10 ip6 daddr ff02::1:2 \
+udp sport 546 udp dport 547 return
 add rule {GUARD} from-vif counter drop comment "spoof"
 add rule {GUARD} prerouting iif . ether saddr . ip saddr @clients4 accept
 add rule {GUARD} prerouting iif . ether saddr . ip6 saddr @clients6 accept

@@ -18,6 +18,8 @@ from rules.model import Family, family
 from rules.objects import Key, Map, Object, chain_name
 from rules.skeleton import V4, V6, Words
 
+# What a client asks of this domain itself about its address (DHCP) is not judged;
+# if it goes elsewhere it is, when it is forwarded.
 # Just before dstnat: the ports are still those that the client wrote.
 BEFORE_DSTNAT = "dstnat - 1"
 
@@ -34,6 +36,7 @@ add map {t} to_tcp {{ {_to(w, "tcp")} }}
 add map {t} to_dns {{ {_to(w, "udp")} }}
 add chain {t} judge {{ type filter hook prerouting priority {BEFORE_DSTNAT}; }}
 flush chain {t} judge
+add rule {t} judge udp sport 68 udp dport 67 return
 add rule {t} judge ct direction original meta l4proto {{ tcp, udp }} \
 {sender} vmap @judged comment "{INTO_DAEMON.name}"
 add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns

@@ -171,6 +171,8 @@ def _indexes(ways: Iterable[Uplink], wanted: Family) -> Iterator[str]:
 def _clients(words: Words, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]:
     dispatch = {sender.here: sender.verdict for sender in senders}
     present = frozenset(dispatch)
+    vifs = frozenset(here.partition(" ")[0] for here in dispatch)
     yield Key(words.table, "clients"), Map(words.clients, dispatch)
     yield Key(words.table, "sources"), Set(words.sources, present)
     yield Key(words.table, "behind"), Set(words.behind, present)
+    yield Key(words.table, "vifs"), Set(INDEXES, vifs)

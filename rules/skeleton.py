@@ -16,10 +16,13 @@ a look into a set of all clients costs most.
 from dataclasses import dataclass
 from textwrap import dedent
 
-from rules.flows import BY_RULES, OWN_NAMES, OWN_TRAFFIC, PING
+from rules.flows import ADDRESSES, BY_RULES, OWN_NAMES, OWN_TRAFFIC, PING
 from rules.objects import IP, IP6
 
 INDEXES = "type iface_index;"
+# Each vif may ask for itself: one that floods us takes nothing from the others.
+ASKING = "type iface_index; size 65536; flags dynamic,timeout; timeout 1m;"
+SELDOM = "update @asking { iif limit rate 5/second burst 20 packets }"
 OWN = "type iface_index : verdict;"
 
 # Ours to flush; custom-input and custom-forward belong to the user.
@@ -38,6 +41,8 @@ class Words:
     errors: str
     link_local_input: str
     link_local_output: str
+    asked: str
+    told: str
 
     @property
     def behind(self) -> str:
@@ -73,6 +78,19 @@ V4 = Words(
     errors="destination-unreachable, time-exceeded, parameter-problem",
     link_local_input="",
     link_local_output="",
+    # RFC 2131, 4.1: who has no address broadcasts, who renews one uses it.
+    asked=f"""
+        add rule ip qubes input iif @vifs ip saddr 0.0.0.0 ip daddr 255.255.255.255 \
+udp sport 68 udp dport 67 {SELDOM} accept comment "{ADDRESSES.name}"
+        add rule ip qubes input iif . ip saddr @sources \
+udp sport 68 udp dport 67 {SELDOM} accept comment "{ADDRESSES.name}"
+        """,
+    told=f"""
+        add rule ip qubes output oif @vifs ip daddr 255.255.255.255 \
+udp sport 67 udp dport 68 accept comment "{ADDRESSES.name}"
+        add rule ip qubes output oif . ip daddr @behind \
+udp sport 67 udp dport 68 accept comment "{ADDRESSES.name}"
+        """,
 )
 # Neighbour discovery is not tracked by conntrack and carries no reply state
 # (net/netfilter/nf_conntrack_proto_icmpv6.c); hop limit 255 proves the sender
@@ -94,6 +112,20 @@ nd-router-advert accept comment "routers"
 { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } \
 accept comment "neighbours"
         """,
+    # RFC 8415, 7.2; RFC 4861, 6.1
+    asked=f"""
+        add rule ip6 qubes input iif @vifs ip6 saddr fe80::/10 ip6 daddr ff02::1:2 \
+udp sport 546 udp dport 547 {SELDOM} accept comment "{ADDRESSES.name}"
+        add rule ip6 qubes input iif @vifs ip6 saddr {{ ::, fe80::/10 }} \
+ip6 hoplimit 255 icmpv6 type nd-router-solicit {SELDOM} accept \
+comment "{ADDRESSES.name}"
+        """,
+    told=f"""
+        add rule ip6 qubes output oif @vifs ip6 daddr fe80::/10 \
+udp sport 547 udp dport 546 accept comment "{ADDRESSES.name}"
+        add rule ip6 qubes output oif @vifs ip6 saddr fe80::/10 ip6 daddr ff02::1 \
+ip6 hoplimit 255 icmpv6 type nd-router-advert accept comment "{ADDRESSES.name}"
+        """,
 )
 
 
@@ -103,6 +135,8 @@ def _tables(w: Words) -> str:
         add table {t}
         add set {t} up {{ {INDEXES} }}
         add set {t} own_in {{ {INDEXES} }}
+        add set {t} vifs {{ {INDEXES} }}
+        add set {t} asking {{ {ASKING} }}
         add map {t} own {{ {OWN} }}
         add map {t} clients {{ {w.clients} }}
         add set {t} sources {{ {w.sources} }}
@@ -162,6 +196,7 @@ def _local(w: Words) -> str:
 ct state established,related accept comment "replies to own traffic"
         add rule {t} input iif . {ip} saddr @sources {w.icmp} type echo-request \
 limit rate 100/second accept comment "{PING.name}"
+        {w.asked}
         add rule {t} input iif . {ip} saddr @sources jump into-daemon
         add rule {t} input iif . {ip} saddr @sources goto refuse
         add rule {t} output oif "lo" accept
@@ -170,6 +205,7 @@ limit rate 100/second accept comment "{PING.name}"
 ct state established accept comment "{PING.name}"
         add rule {t} output oif . {ip} daddr @behind {w.icmp} type {{ {w.errors} }} \
 accept comment "errors to clients"
+        {w.told}
         add rule {t} output oif @up ct state related {w.icmp} type {{ {w.errors} }} \
 accept comment "errors to the uplink"
         add rule {t} output oif vmap @own

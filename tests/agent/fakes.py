@@ -24,6 +24,7 @@ from agent.cut import Cutter
 from agent.database import Database
 from agent.enforce import Enforcer
 from agent.from_dom0 import FromDom0
+from agent.leases import Leases
 from agent.loop import Agent
 from agent.machine import plain
 from agent.names import Names
@@ -35,7 +36,7 @@ from agent.signals import Signals
 from agent.systemd import Notifier
 from controller.qubesdb_store import Store
 from firewallvm.states import FIREWALLVM
-from rules.facts import Client, Tunnel, Uplink
+from rules.facts import Client, Facts, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Chain, Key, Map, Object, Set
 from rules.routing import Routing
@@ -423,6 +424,22 @@ class FakeNames:
 
 
 @dataclass
+class FakeLeases:
+    """Knows whom it is to answer."""
+
+    served: Facts = field(default_factory=Facts)
+
+    def fileno(self) -> int:
+        return -1
+
+    def handle(self) -> bool:
+        return False
+
+    def serve(self, facts: Facts, gateways: tuple[Address, ...]) -> None:  # noqa: ARG002
+        self.served = facts
+
+
+@dataclass
 class FakeNotifier:
     """Hears what systemd would."""
 
@@ -528,6 +545,7 @@ class World:
         self.conntrack = FakeConntrack(self.effects)
         self.db = FakeDb(self.effects)
         self.names = FakeNames()
+        self.leases = FakeLeases()
         self.notifier = FakeNotifier(self.script.clock, self.effects)
         self.script.watch(1_000_002, self.db.ready)
         self.agent = Agent(
@@ -540,6 +558,7 @@ class World:
             ),
             cutter=Cutter(self.conntrack),
             names=cast("Names", self.names),
+            leases=cast("Leases", self.leases),
             notifier=cast("Notifier", self.notifier),
             clock=self.script.clock,
             _selector=self.script,

@@ -363,14 +363,19 @@ def shown(confinement: Confinement) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (x.partition(":") for x in lines)}
 
 
-def test_an_agent_has_cap_net_admin_a_uid_of_its_own_and_nothing_else(
+NET_BIND_SERVICE, NET_ADMIN, NET_RAW = 10, 12, 13
+
+
+def test_an_agent_begins_with_the_network_a_uid_of_its_own_and_nothing_else(
     net: Path,
 ) -> None:
+    """What it gives up at once is shown in tests/agent/test_leases.py."""
     found = shown(Confinement(net, View("sys-net"), rights_of_an_agent(62001)))
     assert found["Uid"].split() == found["Gid"].split() == ["62001"] * 4
     assert found["Groups"] == ""
     for each in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert int(found[each], 16) == 1 << 12, each
+        wanted = 1 << NET_BIND_SERVICE | 1 << NET_ADMIN | 1 << NET_RAW
+        assert int(found[each], 16) == wanted, each
     assert found["NoNewPrivs"] == "1"
 
 

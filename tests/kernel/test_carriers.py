@@ -342,6 +342,23 @@ def test_the_daemons_ports_are_not_reached_directly(rig: Rig, to: str) -> None:
     daemon.socket.close()
 
 
+@pytest.mark.parametrize(("port", "arrives"), [(68, True), (69, False)])
+def test_a_client_renews_its_address_whatever_its_rules_say(
+    rig: Rig, port: int, *, arrives: bool
+) -> None:
+    """RFC 2131, 4.4.5: it asks this domain from its own address."""
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(tcp=9100, dns=9101)})
+    rig.load(OPEN, facts, WEB_ONLY)
+    agent = Listener(rig, "gateway", socket.SOCK_DGRAM, ("0.0.0.0", 67))
+    client = Listener(rig, "client", socket.SOCK_DGRAM, ("0.0.0.0", port))
+    with suppress(OSError):  # a refusal is told
+        client.socket.connect(("10.137.0.9", 67))
+        client.socket.send(b"renew")
+    assert bool(agent.heard()) is arrives
+    agent.socket.close()
+    client.socket.close()
+
+
 def test_segments_fit_the_tunnel_in_both_directions(rig: Rig) -> None:
     """X7: the client and the server are each told of 1240 bytes."""
     rig.load(OPEN, FACTS)

@@ -79,6 +79,8 @@ CONTENTS = {
     (IP6, "own"): {"3": "goto own-traffic"},
     (IP, "own_in"): {"2"},
     (IP6, "own_in"): {"3"},
+    (IP, "vifs"): {"13", "14"},
+    (IP6, "vifs"): {"14"},
     (IP, "clients"): {
         "13 . 10.137.0.5": "goto q_10-137-0-5",
         "14 . 10.138.0.7": "goto q_10-138-0-7",
