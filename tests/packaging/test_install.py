@@ -2,6 +2,7 @@
 """`make install` puts a whole Ravelin below DESTDIR, and uninstall takes it away."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,25 +67,36 @@ def test_every_module_is_a_file_of_its_own(installed: Path) -> None:
 
 
 def test_the_programs_of_the_units_are_there(installed: Path) -> None:
+    """What is no program is answered with a list of those there are."""
+    words = ["/usr/bin/python3", "-I", str(installed / "lib/ravelin"), "none"]
+    said = subprocess.run(words, check=False, capture_output=True, text=True)
+    known = set(re.split(r"[ |]", said.stderr))
+
     for unit in (installed / "lib/systemd/system").iterdir():
         start = next(
             line for line in unit.read_text().splitlines() if line.startswith("ExecSta")
         )
-        python, isolated, program, name = start.partition("=")[2].split()
+        python, isolated, program, name, *_ = start.partition("=")[2].split()
 
         assert (python, isolated, program) == (
             "/usr/bin/python3",
             "-I",
             "/usr/lib/ravelin",
         )
-        assert (installed.parent / program.removeprefix("/") / name).is_dir()
+        assert name in known
+
+
+def test_the_users_and_places_of_daemons_are_there(installed: Path) -> None:
+    for kind in ("sysusers.d", "tmpfiles.d"):
+        text = (installed / "lib" / kind / "ravelin.conf").read_text()
+        assert text == (ROOT / "packaging" / kind / "ravelin.conf").read_text()
 
 
 def test_another_prefix_is_in_the_units_too(tmp_path: Path) -> None:
     make("install", tmp_path, "PREFIX=/usr/local")
 
     units = list((tmp_path / "usr/local/lib/systemd/system").iterdir())
-    assert len(units) == 2
+    assert len(units) == 5
     assert all("-I /usr/local/lib/ravelin " in unit.read_text() for unit in units)
 
 
