@@ -21,6 +21,7 @@ lint:
 
 types:
 	$(BIN)/mypy
+	MYPYPATH=.:examples/personality-upstream-proxy $(BIN)/mypy -p upstream_proxy
 
 contracts:
 	$(BIN)/lint-imports

@@ -6,13 +6,16 @@ A distribution of a third party names its own in the entry point group
 an agent's start (docs/how-to/write-a-personality.md).
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar
 
 GROUP = "ravelin.personalities"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,22 @@ BUILT_IN = (
 @cache
 def known() -> Mapping[str, Personality]:
     """Return every personality by its word; nobody replaces one of ours."""
-    others = [entry.load() for entry in entry_points(group=GROUP)]
     ours = {personality.value: personality for personality in BUILT_IN}
-    return ours | {p.value: p for p in others if p.value not in ours}
+    others = (_loaded(entry) for entry in entry_points(group=GROUP))
+    return ours | {p.value: p for p in others if p and p.value not in ours}
+
+
+def _loaded(entry: EntryPoint) -> Personality | None:
+    """Return what an entry point names; one that is broken is none, and is told."""
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError) as error:
+        log.warning("personality %s: %s", entry.name, error)
+        return None
+    if not isinstance(found, Personality):
+        log.warning("personality %s: not a Personality", entry.name)
+        return None
+    return found
 
 
 def keys() -> tuple[str, ...]:

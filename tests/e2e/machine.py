@@ -61,6 +61,7 @@ class Machine:
     """The command ``ravelin`` on a machine; ``policy`` is the file it is given."""
 
     def __init__(self, directory: Path, policy: str = HOME) -> None:
+        self.command = RAVELIN
         self.runtime = RUNTIME
         self.policy = directory / "policy.toml"
         self.policy.write_text(policy)
@@ -75,7 +76,7 @@ class Machine:
         """Start the command and go on."""
         name, _, value = self.mark.partition("=")
         return subprocess.Popen(
-            [RAVELIN, "--socket", str(RUNTIME / "admin.sock"), *words],
+            [self.command, "--socket", str(RUNTIME / "admin.sock"), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
