@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def give_up(*capabilities: Capability) -> None:
-    """Give these up for good; raise `OSError`.
+    """Give these up for good, before there is a second thread; raise `OSError`.
 
     The bounding set keeps them, but under no_new_privs no program of ours gets
     them from there (prctl(2)).
