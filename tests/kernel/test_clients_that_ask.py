@@ -172,13 +172,15 @@ BROADCAST = ("255.255.255.255", 67)
 def opened(chain: Chain) -> Iterator[Open]:
     made: list[socket.socket] = []
 
-    def open_in(domain: str, port: int = 68, version: int = socket.AF_INET) -> Asker:
+    def open_in(
+        domain: str, port: int = 68, version: int = socket.AF_INET, address: str = ""
+    ) -> Asker:
         with namespaces.inside(chain.net(domain)):
             mine = socket.socket(version, socket.SOCK_DGRAM)
             made.append(mine)
             mine.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             mine.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
-            mine.bind(("", port))
+            mine.bind((address, port))
         return Asker(chain, domain, mine)
 
     yield open_in
@@ -203,6 +205,17 @@ def test_the_address_of_another_client_is_refused(guest: Chain, opened: Open) ->
     ]
 
     assert found == [(OFFER, str(own)), (NAK, "0.0.0.0"), (ACK, str(own))]
+
+
+def test_a_lease_is_renewed_from_the_address_itself(guest: Chain, opened: Open) -> None:
+    """RFC 2131, 4.4.5: asked of the server alone, and answered to the address."""
+    own, gateway = guest.ip("guest")[0], guest.ip("sys-firewall")[0]
+    guest.run("guest", "ip", "address", "add", f"{own}/32", "dev", "eth0")
+    guest.run("guest", "ip", "route", "add", str(gateway), "dev", "eth0")
+    asker = opened("guest", 68, address=str(own))
+    said = asker.ask(question(REQUEST, has=own), (str(gateway), 67))
+
+    assert kind_and_address(said) == (ACK, str(own))
 
 
 @pytest.mark.usefixtures("guest")
