@@ -14,12 +14,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
 
 from controller import namespaces
+from tests.agent.test_dhcp import REQUEST, question, read
 from tests.e2e.machine import (
     ECHO,
     FORBIDDEN4,
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.kernel
 
 EXAMPLE = ROOT / "examples/personality-upstream-proxy"
 PATIENCE = 30.0  # seconds; only a failing test waits that long
+DATAGRAM = socket.SOCK_DGRAM
 PROXY, PORT = "192.0.2.1", 1080
 NETVM = "192.0.2.2"
 OWN_PORT = 40001  # of who is not the relay
@@ -160,6 +162,20 @@ def test_rules_are_asked_before_the_proxy(home: Machine) -> None:
     assert not home.reaches("strict", WEB4, ECHO)
     assert not home.reaches("strict", FORBIDDEN4, HTTP)
     assert home.reaches("work", FORBIDDEN4, HTTP)
+
+
+def test_a_client_of_it_may_ask_for_its_address(home: Machine) -> None:
+    """What every agent answers is answered here too, past the rules of ``strict``."""
+    own = IPv4Address(str(home.status()["strict"]["ip"]))
+    with namespaces.inside(home.net("strict")), socket.socket(type=DATAGRAM) as asker:
+        asker.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        asker.bind(("", 68))
+        asker.settimeout(PATIENCE)
+        asker.sendto(question(REQUEST, has=own), ("255.255.255.255", 67))
+        said = asker.recv(2048)
+
+    assert read(said)[53] == b"\5"  # DHCPACK
+    assert said[16:20] == own.packed
 
 
 def carried(packet: Packet) -> bool:
