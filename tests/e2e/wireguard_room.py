@@ -29,6 +29,7 @@ from tests.lab.sniffer import EVERY, UDP, Packet, Sniffer
 from tests.lab.wireguard import Keys, Server, server
 
 PROVIDER = "192.0.2.1"
+OTHER_END = "198.51.100.81"  # the provider listens there too
 IN_TUNNEL = "10.64.0.2"  # who clients are, seen from behind the tunnel
 RESOLVER = "10.64.0.1"
 SECRET_NAME, SECRET = "in.tunnel", "198.51.100.80"
@@ -142,7 +143,8 @@ def outer(packet: Packet) -> bool:
     """Whether a packet is the tunnel's own, or keeps the link."""
     if packet.neighbourly:
         return True
-    to_provider = str(packet.destination) == PROVIDER and packet.protocol == UDP
+    to_provider = str(packet.destination) in (PROVIDER, OTHER_END)
+    to_provider &= (packet.protocol, packet.port) in ((UDP, 51820), (UDP, 51821))
     return to_provider and not packet.marked
 
 

@@ -27,6 +27,7 @@ from controller import namespaces
 from tests.e2e.machine import until
 from tests.e2e.wireguard_room import (
     IN_TUNNEL,
+    OTHER_END,
     PATIENCE,
     PROVIDER,
     Room,
@@ -223,6 +224,24 @@ def test_nothing_leaks_whatever_follows_whatever(vpn: Room) -> None:
 
     assert leaked(seen) == [], seed
     assert tunnelled(seen)
+
+
+def test_nothing_leaks_when_the_server_is_another(vpn: Room) -> None:
+    """The profile is changed while clients flood; one address is carried at a time."""
+    vpn.give_good(OTHER_END)
+    try:
+        with vpn.sniffer() as seen, flood(vpn):
+            vpn.machine.up()
+            seen.wait(lambda p: str(p.destination) == OTHER_END, PATIENCE)
+            until(vpn.flows, PATIENCE * 3)
+    finally:
+        vpn.give_good()
+        vpn.machine.up()
+
+    assert leaked(seen) == []
+    ends = [str(packet.destination) for packet in tunnelled(seen)]
+    first = ends.index(OTHER_END)
+    assert set(ends[first:]) == {OTHER_END}
 
 
 CONTROLS: tuple[Happening, ...] = (
