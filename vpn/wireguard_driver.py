@@ -52,7 +52,7 @@ class WireguardDriver:
         self._around = Surroundings()
         self._attempt: Attempt | None = None
         self._mtu = fitting(profile, None)
-        self._trouble = self._clash = ""
+        self._trouble = self._clash = self._unmade = ""
         self._has_peer = False
         self._at = Moments()
         self._again = FIRST_AGAIN
@@ -147,7 +147,7 @@ class WireguardDriver:
         if self._clash or self._is_proven():
             return self._clash
         waiting = "" if self._device.ready else f"{self._device.word} does not run"
-        return self._trouble or waiting
+        return self._unmade or self._trouble or waiting
 
     def report(self) -> Mapping[str, str]:
         """Return what ``ravelin status`` shows of the tunnel."""
@@ -202,8 +202,9 @@ class WireguardDriver:
         self._at.make = now + MAKE_AGAIN
         try:
             self._device.make()
+            self._unmade = ""
         except OSError as error:
-            self._trouble = str(error)
+            self._unmade = str(error)
 
     def _start(self, now: float) -> None:
         if now < self._at.start:
