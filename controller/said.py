@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the agents say, in words for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from pathlib import Path
 
 from controller.databases import Databases
 from controller.deploy import Deployment
@@ -33,10 +34,23 @@ def problems(deployment: Deployment) -> Mapping[str, str]:
 
 
 def troubles(deployment: Deployment) -> Mapping[str, str]:
-    """Return what the agents say keeps their personalities from working."""
-    databases = deployment.databases
-    found = ((name, databases.trouble(name)) for name in databases.names())
-    return {name: trouble for name, trouble in found if trouble}
+    """Return what the agents say keeps their personalities from working.
+
+    An agent knows a file by its key in the policy; people know it by its name.
+    """
+    databases, known = deployment.databases, deployment.domains.by_name
+    found = {name: databases.trouble(name) for name in databases.names()}
+    return {
+        name: _named(known[name].files if name in known else (), untrusted_trouble)
+        for name, untrusted_trouble in found.items()
+        if untrusted_trouble
+    }
+
+
+def _named(files: Iterable[tuple[str, Path]], untrusted_trouble: str) -> str:
+    key, colon, rest = untrusted_trouble.partition(":")
+    names = {key: path.name for key, path in files}
+    return f"{names.get(key, key)}{colon}{rest}"
 
 
 def reports(deployment: Deployment) -> Mapping[str, Mapping[str, str]]:

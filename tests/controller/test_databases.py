@@ -119,6 +119,21 @@ def test_names_are_known_for_each_client_and_never_cut_short(
     assert {str(address) for address in found} == {"198.51.100.1"}
 
 
+@pytest.mark.parametrize(
+    ("untrusted", "shown"),
+    [
+        ("config:5: PostUp: no", "provider.conf:5: PostUp: no"),
+        ("config", "provider.conf"),
+        ("auth:1: no", "auth:1: no"),
+        ("192.0.2.1:51820: no handshake", "192.0.2.1:51820: no handshake"),
+    ],
+)
+def test_a_file_is_called_what_people_call_it(untrusted: str, shown: str) -> None:
+    files = (("config", Path("/home/me/provider.conf")),)
+
+    assert said._named(files, untrusted) == shown
+
+
 def test_what_an_agent_said_ends_with_it(databases: Databases) -> None:
     databases._heard("fw", "/ravelin/status", STATUS)
     databases._heard("fw", f"/ravelin/error/{WORK}", b"why")

@@ -36,7 +36,7 @@ def test_a_bad_profile_is_named_by_its_line() -> None:
         made.machine.up()
 
         assert made.problem() == (
-            "config:5: PostUp: would run a program, which a profile must not;"
+            "provider.conf:5: PostUp: would run a program, which a profile must not;"
             " delete the line"
         )
         assert made.vpn()["state"] == "error"
