@@ -20,6 +20,7 @@ from tests.e2e.wireguard_room import (
     room,
     tunnelled,
 )
+from tests.lab.sniffer import EVERY, Sniffer
 from tests.lab.wireguard import base64
 
 pytestmark = pytest.mark.kernel
@@ -84,6 +85,25 @@ def test_a_rule_that_is_taken_back_cuts_its_flow(vpn: Room) -> None:
     vpn.machine.does(
         "firewall", "work", "add", "accept", "proto=tcp", f"dstports={ECHO}"
     )
+
+
+def test_a_flow_does_not_go_on_in_clear_behind_another_gateway(vpn: Room) -> None:
+    """A live switch cuts it; what the client sends of it again belongs to no flow."""
+    stream = vpn.machine.stream("work")
+    assert stream.lives()
+    try:
+        with Sniffer(vpn.machine.internet.net, EVERY) as seen:
+            vpn.machine.does("prefs", "work", "netvm", "sys-net")
+            assert not stream.lives()
+            # The positive control: another flow of the same client is seen there.
+            assert vpn.seen_from("work").startswith("192.0.2.")
+    finally:
+        vpn.machine.does("prefs", "work", "netvm", "sys-vpn")
+
+    clear = [p for p in seen.packets if p.interface.startswith("netvm")]
+    assert [p for p in clear if p.port == 80]
+    assert [p for p in clear if p.port == ECHO] == []
+    until(vpn.flows, PATIENCE)
 
 
 def test_the_daemon_has_no_right_at_all(vpn: Room) -> None:
