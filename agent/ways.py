@@ -57,9 +57,10 @@ def _readdress(
     index: int, own: Collection[Address], present: Present
 ) -> Iterator[Request]:
     wanted: set[IPv4Interface | IPv6Interface] = {ip_interface(a) for a in own}
+    # First, for with a link's last address go its routes, of which no event tells.
+    for interface in wanted:
+        yield add_address(index, interface)
     for address, bits in present:
         found = ip_interface((address.packed, bits))
         if found not in wanted and not address.is_link_local:
             yield delete_address(index, found)
-    for interface in wanted:
-        yield add_address(index, interface)

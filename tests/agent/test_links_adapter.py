@@ -27,7 +27,7 @@ from agent.rtnetlink import (
 )
 from agent.ways import PEER_MAC
 from controller import namespaces
-from rules.facts import Client, Facts, Uplink
+from rules.facts import Client, Facts, Tunnel, Uplink
 from rules.flows import BY_RULES
 from rules.model import Address
 from rules.routing import CLIENTS, UPSTREAM, Routing, routing
@@ -389,6 +389,25 @@ def test_an_uplink_is_configured_by_its_facts_alone(
     here = Path("/proc/thread-self/ns/net")
     assert reaches(here, GATEWAY)
     assert reaches(here, GATEWAY6)
+
+
+def test_a_tunnel_that_gets_another_address_keeps_its_routes(links: LinkTable) -> None:
+    """With a link's last address its routes go, and no event tells of that."""
+    ip("link add tun9 type veth")
+    until(links, lambda: links.by_name("tun9") is not None)
+    everywhere = frozenset({ip_network("0.0.0.0/0")})
+    index = present(links, "tun9").index
+    first = Tunnel(
+        "tun9", index, frozenset({IPv4Address("10.8.0.2")}), everywhere, 1400
+    )
+    links.tunnel(first, ())
+    ip(f"route add 198.51.100.0/24 dev tun9 table {UPSTREAM}")
+
+    links.tunnel(replace(first, own=frozenset({IPv4Address("10.8.0.3")})), ())
+
+    assert links.addresses(index) == {(IPv4Address("10.8.0.3"), 32)}
+    kept = [line.split()[0] for line in lines(f"route show table {UPSTREAM}")]
+    assert kept == ["198.51.100.0/24"]
 
 
 def test_an_uplink_of_somebody_else_keeps_its_addresses(links: LinkTable) -> None:
