@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The driver, the real daemon and a real server, in the kernel."""
+
+import os
+import select
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from agent.berth import CARRIERS
+from controller import namespaces
+from rules.virtual_dns import VIRTUAL4
+from tests.vpn.openvpn_room import (
+    BEYOND,
+    DAEMON,
+    DEADLINE,
+    FACTS,
+    OTHER,
+    SERVER,
+    Room,
+    command,
+    room,
+)
+from tests.vpn.openvpn_server import (
+    INSIDE,
+    LONG_AGO,
+    PASSWORD,
+    USER,
+    Pki,
+    Server,
+    profile,
+    running,
+)
+from vpn import openvpn_driver
+from vpn.openvpn_daemon import DEVICE
+
+pytestmark = pytest.mark.kernel
+
+LOGIN = f"{USER}\n{PASSWORD}\n".encode()
+DNS = ('push "dhcp-option DNS 10.8.0.1"',)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    made = Pki(tmp_path_factory.mktemp("pki") / "lab")
+    made.issue("server", "server")
+    made.issue("client", "client")
+    made.issue("old-server", "server", LONG_AGO)
+    made.issue("old-client", "client", LONG_AGO)
+    other = Pki(tmp_path_factory.mktemp("pki") / "other")
+    other.issue("stranger", "client")
+    for name in ("stranger.crt", "stranger.key"):
+        (made.place / name).write_text(other.read(name))
+    return made
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    """A room whose directory the daemon's user reaches."""
+    monkeypatch.setenv(CARRIERS, f"openvpn={DAEMON}")
+    with tempfile.TemporaryDirectory(prefix="ravelin-openvpn-") as name:
+        Path(name).chmod(0o755)
+        with room(Path(name)) as made:
+            yield made
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answered has 2 seconds more for the rest."""
+    monkeypatch.setattr(openvpn_driver, "HANDSHAKE", 2.0)
+
+
+@pytest.fixture
+def server(pki: Pki, place: Room) -> Server:
+    return Server(pki, place.net("outside"), SERVER, more=DNS)
+
+
+def up(place: Room, pki: Pki, *servers: str, **how: str) -> None:
+    place.begin(profile(pki, *(servers or (f"{SERVER} 1194",)), **how))
+    place.until_state("up")
+
+
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+def test_a_client_leaves_by_the_tunnel(
+    pki: Pki, place: Room, server: Server, proto: str
+) -> None:
+    """And asks the resolver that the server named."""
+    server.proto = proto
+    with running(server):
+        up(place, pki, f"{SERVER} 1194 {proto}")
+
+        assert place.ping(BEYOND)
+        assert place.trail == ["connecting", "up"]
+        assert place.driver.trouble() == ""
+        assert place.facts.dns == dict.fromkeys(VIRTUAL4, ip_address(INSIDE))
+        assert place.driver.report()["server"] == f"{SERVER} port 1194/{proto}"
+
+
+def test_the_daemon_has_no_rights_and_no_secret_is_on_show(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """Nothing of the profile or the login is in a file, an argument or a log."""
+    server.asks_login = True
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194", more="auth-user-pass"), LOGIN)
+        place.until_state("up")
+        (pid,) = place.daemons()
+        status = Path(f"/proc/{pid}/status").read_text()
+        shown = [command(pid), Path(f"/proc/{pid}/environ").read_text()]
+        shown.append((place.folder / "log").read_text())
+
+    assert "CapEff:\t0000000000000000" in status
+    assert "CapBnd:\t0000000000000000" in status
+    assert f"Uid:\t{DAEMON}\t{DAEMON}\t{DAEMON}" in status
+    key = pki.read("client.key").splitlines()[1]
+    for text in shown:
+        assert PASSWORD not in text
+        assert key not in text
+
+
+def test_without_an_answer_the_next_server_is_tried_and_nothing_else_pinned(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """One endpoint at a time is what the uplink may carry."""
+    server.address = OTHER
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 4 udp", f"{OTHER} 1194 udp"))
+        pinned = []
+        while place.course.state != "up":
+            pinned.append({each.endpoint for each in place.facts.carried})
+            place.turn()
+
+    assert all(len(each) <= 1 for each in pinned)
+    assert {(ip_address(SERVER), 4)} in pinned
+    assert place.ping(BEYOND) is False  # the server is gone by now
+
+
+@pytest.mark.parametrize(
+    ("cert", "text"),
+    [
+        (("old-client", "server"), "<cert> expired on 2020-02-01"),
+        (("client", "old-server"), "the server's certificate has expired"),
+        (("stranger", "server"), "the server broke off the handshake"),
+    ],
+)
+@pytest.mark.usefixtures("hasty")
+def test_a_bad_certificate_is_named(
+    pki: Pki, place: Room, server: Server, cert: tuple[str, str], text: str
+) -> None:
+    server.cert = cert[1]
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194", cert=cert[0]))
+        place.until(lambda: bool(place.driver.trouble()), within=60)
+
+    assert place.driver.trouble() == f"{text} ({SERVER} port 1194/udp)"
+    assert place.trail == ["connecting"]
+
+
+@pytest.mark.parametrize(
+    ("remote", "text"),
+    [
+        (f"{SERVER} 4 udp", "the server refuses the connection"),
+        (f"{SERVER} 4 tcp", "the server refuses the connection"),
+        ("203.0.113.77 1194 udp", "the server cannot be reached"),
+        (f"{OTHER} 1194 udp", "the server does not answer"),
+        ("2001:db8::1 1194 udp", "2001:db8::1 is of another IP version"),
+    ],
+)
+def test_a_server_that_is_not_there_is_named_and_not_hurried_after(
+    pki: Pki, place: Room, remote: str, text: str
+) -> None:
+    with namespaces.inside(place.net("outside")):
+        mute = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        mute.bind((OTHER, 1194))
+    with mute:
+        place.begin(profile(pki, remote))
+        place.until(lambda: bool(place.driver.trouble()))
+        begun = place.turns
+        place.until(lambda: place.driver.next_deadline() - time.monotonic() > 1.5)
+
+    assert text in place.driver.trouble()
+    assert place.trail == ["connecting"]
+    assert place.turns - begun < 400
+
+
+def test_a_wrong_password_is_named_and_not_said_again_soon(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    server.asks_login = True
+    with running(server):
+        text = profile(pki, f"{SERVER} 1194", more="auth-user-pass")
+        place.begin(text, f"{USER}\nwrong\n".encode())
+        place.until_state("error")
+
+    trouble = place.driver.trouble()
+    assert trouble == f"wrong user name or password ({SERVER} port 1194/udp)"
+    assert place.facts.carried == frozenset()
+    assert place.driver.next_deadline() - time.monotonic() > 30
+
+
+def test_a_server_that_was_killed_is_found_again(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """Meanwhile clients have no way out, and then they have it again, by itself."""
+    with running(server):
+        up(place, pki)
+        server.kill()
+        place.until_state("lost")
+        assert place.facts.tunnel is None
+        assert not place.ping(BEYOND)
+        server.start()
+        place.until_state("up")
+
+        assert place.ping(BEYOND)
+    assert place.trail == ["connecting", "up", "lost", "up"]
+
+
+def test_a_daemon_that_was_killed_comes_again(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    with running(server):
+        up(place, pki)
+        (pid,) = place.daemons()
+        os.kill(pid, signal.SIGKILL)
+        place.until_state("lost")
+        place.until_state("up")
+
+        assert place.daemons() != [pid]
+        assert place.ping(BEYOND)
+
+
+def test_a_device_that_was_removed_comes_again(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """The daemon would read from nothing without a pause; it is left."""
+    with running(server):
+        up(place, pki)
+        (pid,) = place.daemons()
+        place.ip(f"ip -n gateway link delete {DEVICE}")
+        place.until_state("lost")
+        place.until_state("up")
+
+        assert place.daemons() != [pid]
+        assert place.ping(BEYOND)
+
+
+def test_without_an_uplink_it_waits_and_goes_on_when_there_is_one(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    with running(server):
+        up(place, pki)
+        place.base = replace(FACTS, uplinks=())
+        place.apply()
+        assert place.course.state == "down"
+        place.until(lambda: held(place))
+        assert place.facts.carried == frozenset()
+        place.base = FACTS
+        place.apply()
+        place.until_state("up")
+
+        assert place.ping(BEYOND)
+    assert place.trail == ["connecting", "up", "down", "connecting", "up"]
+
+
+def held(place: Room) -> bool:
+    session = place.daemon.session
+    return session is not None and session.held
+
+
+def test_a_daemon_ends_with_the_agent(pki: Pki, place: Room, server: Server) -> None:
+    with running(server):
+        up(place, pki)
+        (pid,) = place.daemons()
+        ended = os.pidfd_open(pid)
+        place.door.close()
+        assert select.select([ended], [], [], DEADLINE)[0]
+        os.close(ended)
+
+
+EVIL = (
+    'push "dhcp-option DNS 203.0.113.1"',  # the server itself
+    'push "dhcp-option DNS 203.0.113.77"',  # on the link of the uplink
+    'push "dhcp-option DNS 10.137.0.5"',  # the client
+    'push "dhcp-option DNS 127.0.0.1"',
+    'push "route 203.0.113.0 255.255.255.0 net_gateway"',
+    'push "route 10.137.0.0 255.255.0.0"',
+    'push "redirect-gateway def1 bypass-dhcp"',
+    'push "setenv-safe x y"',
+    'push "tun-mtu 9000"',
+)
+
+
+def test_what_an_evil_server_pushes_changes_nothing_here(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """No resolver outside of the tunnel, no route, no size that does not fit."""
+    server.more = EVIL
+    routes = place.show("ip route show table all")
+    with running(server):
+        up(place, pki, more="tun-mtu 9000")
+        assert place.facts.dns == {}
+        assert place.facts.tunnel is not None
+        assert place.facts.tunnel.mtu == 1500 - 28 - 28
+        assert "no resolver" in place.driver.trouble()
+        now = place.show("ip route show table all")
+
+    grown = {line for line in now - routes if "203.0.113" in line}
+    assert not {line for line in grown if "dev eth0" not in line}
+    assert not any("10.137.0.0/16" in line for line in now)
+
+
+def test_an_address_that_is_a_clients_is_not_taken_from_a_server(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """Who answers to it would get what is meant for the client."""
+    server.inside = (
+        "mode server",
+        "tls-server",
+        "ifconfig 10.137.0.1 255.255.255.0",
+        "ifconfig-pool 10.137.0.5 10.137.0.6 255.255.255.0",
+        'push "topology subnet"',
+    )
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194"))
+        place.until(lambda: bool(place.driver.trouble()))
+
+    assert "the server gave 10.137.0.5, which is" in place.driver.trouble()
+    assert place.trail == ["connecting"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_a_daemon_that_begins_anew_asks_again_before_it_connects(
+    pki: Pki, place: Room, server: Server, number: signal.Signals
+) -> None:
+    with running(server):
+        up(place, pki)
+        (pid,) = place.daemons()
+        for _ in range(3):
+            os.kill(pid, number)
+            place.until_state("lost")
+            assert not place.ping(BEYOND)
+            place.until_state("up")
+            assert place.ping(BEYOND)
+
+
+def test_a_server_that_gives_ipv6_carries_it_too(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """Without it, IPv6 of clients has no way out; see `rules.routing`."""
+    server.more = ("server-ipv6 fd00:8::/64", 'push "dhcp-option DNS6 fd00:8::1"')
+    with running(server):
+        up(place, pki)
+
+        assert place.facts.tunnel is not None
+        assert len(place.facts.tunnel.own) == len(place.facts.tunnel.networks) == 2
+        assert place.facts.resolvers == {ip_address("fd00:8::1")}
+        # Its resolver is reached by the tunnel, from this domain too.
+        routes = place.show("ip -6 route show")
+        assert any(x.startswith("fd00:8::1 dev ovpn0") for x in routes)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_tunnel_that_carries_nothing_is_not_used(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """The daemon is content; the resolver in the tunnel never answers."""
+    server.more = ('push "dhcp-option DNS 10.8.0.77"',)
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194"))
+        place.until(lambda: bool(place.driver.trouble()))
+
+    assert "nothing comes back through the tunnel" in place.driver.trouble()
+    assert place.trail == ["connecting"]
