@@ -19,6 +19,7 @@ from tests.bench.changes import changes, cold
 from tests.bench.figures import Figure, write
 from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
+from tests.bench.openvpn import openvpn
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
 
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "cycles": lambda place: cycles(place, int(os.environ.get("CYCLES", "10000"))),
     "bulk": lambda place: bulk(place, seconds=1, rounds=9),
     "packets": lambda place: packets(place, count=20_000, rounds=15),
+    "openvpn": lambda place: openvpn(place, seconds=1, rounds=21),
     "flows": lambda place: flows(place, clients=4000, packets=20_000, rounds=7),
 }
 

@@ -11,6 +11,7 @@ from tests.bench.changes import changes, cold
 from tests.bench.figures import DOCS, Figure, page
 from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
+from tests.bench.openvpn import openvpn
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
 
@@ -23,6 +24,7 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "attach and detach": lambda place: cycles(place, 20),
     "one TCP flow": lambda place: bulk(place, seconds=1, rounds=1),
     "one flow's packets": lambda place: packets(place, count=100, rounds=1),
+    "a tunnel of OpenVPN": lambda place: openvpn(place, seconds=1, rounds=1),
     "new flows": lambda place: flows(place, clients=2, packets=100, rounds=1),
 }
 
