@@ -18,6 +18,11 @@ from rules.model import Family, family
 from rules.objects import Key, Map, Object, chain_name
 from rules.skeleton import V4, V6, Words
 
+# A UDP header and one of DNS (RFC 1035, 4.1.1).  tor's DNS server is libevent's,
+# whose release 2.1.12 dereferences NULL for less (evdns.c, request_parse): any
+# client could end the Tor of all.
+SHORTEST = 8 + 12
+
 # What a client asks of this domain itself about its address (DHCP) is not judged;
 # if it goes elsewhere it is, when it is forwarded.
 # Just before dstnat: the ports are still those that the client wrote.
@@ -43,6 +48,7 @@ add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns
 add rule {t} dstnat tcp flags & (fin | syn | rst | ack) == syn \
 redirect to : {sender} map @to_tcp
 flush chain {t} into-daemon
+add rule {t} into-daemon udp length < {SHORTEST} counter drop comment "no question"
 add rule {t} into-daemon ct status dnat meta l4proto {{ tcp, udp }} accept \
 comment "{INTO_DAEMON.name}"
 """

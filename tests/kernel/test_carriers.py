@@ -330,6 +330,29 @@ def test_names_end_at_the_daemon_whomever_they_are_asked_of(rig: Rig) -> None:
     daemon.socket.close()
 
 
+@pytest.mark.parametrize(("size", "arrives"), [(12, True), (11, False), (0, False)])
+def test_what_is_too_short_for_a_question_does_not_reach_the_daemon(
+    rig: Rig, size: int, *, arrives: bool
+) -> None:
+    """libevent's DNS server ends with its process at less; also in a flow it knows."""
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(tcp=9100, dns=9101)})
+    rig.load(OPEN, facts)
+    daemon = Listener(rig, "gateway", socket.SOCK_DGRAM, ("10.137.0.9", 9101))
+    with (
+        namespaces.inside(rig.net("client")),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.connect(("9.9.9.9", 53))
+        client.send(bytes(12))
+        daemon.socket.settimeout(5)
+        daemon.socket.recv(64)
+        daemon.socket.settimeout(0)
+        client.send(bytes(size))
+
+    assert bool(daemon.heard()) is arrives
+    daemon.socket.close()
+
+
 @pytest.mark.parametrize("to", ["9.9.9.9", "10.137.0.9"])
 def test_the_daemons_ports_are_not_reached_directly(rig: Rig, to: str) -> None:
     """T13: UDP to the port itself is not for the daemon."""
