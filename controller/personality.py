@@ -58,7 +58,7 @@ Personality.TOR = Personality(
     "torvm",
     daemons=("tor", "transport"),
     takes=("bridges", "network"),
-    switches=("relays-only", "forget", "control"),
+    switches=("relays-only", "forget"),
     only_tcp=True,
 )
 Personality.WIREGUARD = Personality(

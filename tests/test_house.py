@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("rules", "agent", "proof", "netvm", "firewallvm", "vpn", "controller")
+PACKAGES = (
+    "rules",
+    "agent",
+    "proof",
+    "netvm",
+    "firewallvm",
+    "torvm",
+    "vpn",
+    "controller",
+)
 MODULES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 OUTSIDE = {"pyroute2", "nftables", "dbus", "dns", "tomlkit", "scapy", "stem"}
 GRAB_BAGS = {"utils", "helpers", "common", "manager", "core", "misc"}

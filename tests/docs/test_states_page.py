@@ -11,6 +11,7 @@ from typing import TypeVar
 from agent.machine import Machine
 from firewallvm.states import FIREWALLVM
 from netvm.states import NETVM
+from torvm.states import TORVM
 from vpn.states import VPN
 
 PAGE = Path(__file__).parents[2] / "docs/reference/states-and-traffic.md"
@@ -56,7 +57,7 @@ def section(machine: Machine[S, E]) -> str:
 
 
 def page() -> str:
-    return HEAD + section(NETVM) + section(FIREWALLVM) + section(VPN)
+    return HEAD + section(NETVM) + section(FIREWALLVM) + section(TORVM) + section(VPN)
 
 
 def test_the_page_says_what_the_tables_say() -> None:

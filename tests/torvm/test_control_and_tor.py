@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The control protocol as Debian's tor speaks it, in its sandbox.
+
+It runs as a user without rights, in a network namespace with nothing but a
+loopback interface.
+"""
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from controller import namespaces
+from rules.model import Family
+from torvm.control import Control
+from torvm.listeners import Kind, Listener
+from torvm.port import GUARDS, HOLD, LISTEN, RELEASE, SPEAK, GoneError
+from torvm.said import (
+    CircuitsSeen,
+    CountriesSeen,
+    Done,
+    Listening,
+    Ready,
+    Reconfigured,
+    Refused,
+    RelaysSeen,
+    Said,
+)
+from torvm.torrc import Torrc
+
+pytestmark = pytest.mark.kernel
+
+USER = 61700
+PATIENCE = 30.0  # seconds; only a failing test waits that long
+LOOPBACK, V6 = ip_address("127.0.0.1"), ip_address("::1")
+PLACES = frozenset(
+    {
+        Listener(Kind.TRANS, LOOPBACK, 10000),
+        Listener(Kind.DNS, LOOPBACK, 10000),
+        Listener(Kind.SOCKS, V6, 10001),
+        Listener(Kind.DNS, LOOPBACK, 53),
+    }
+)
+NOWHERE = Listener(Kind.TRANS, ip_address("192.0.2.77"), 10002)
+BOTH = frozenset(Family)
+
+
+@dataclass
+class Running:
+    """A tor that runs, and what it said so far."""
+
+    control: Control
+    process: "subprocess.Popen[bytes]"
+    torrc: Torrc
+    heard: list[Said]
+
+    def until(self, found: Callable[[Said], bool]) -> Said:
+        """Return what tor says next that is so; what comes with it is kept."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            while self.heard:
+                said = self.heard.pop(0)
+                if found(said):
+                    return said
+            left = deadline - time.monotonic()
+            assert left > 0, "tor does not say so"
+            assert select.select([self.control], [], [], left)[0]
+            self.heard += self.control.handle()
+
+    def listening(self) -> frozenset[Listener]:
+        self.control.look_at_listeners()
+        said = self.until(lambda said: isinstance(said, Listening))
+        assert isinstance(said, Listening)
+        return said.places
+
+    def out(self, *places: Listener) -> None:
+        """Let it out and have it listen."""
+        self.control.release(BOTH)
+        self.control.listen(places)
+        self.until(lambda said: said == Done(LISTEN))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    # Its user must get through, and unix sockets have short paths.
+    made = Path("/run") / f"tor-test-{os.getpid()}"
+    made.mkdir(mode=0o755)
+    for name in ("run", "state"):
+        (made / name).mkdir(mode=0o700)
+        os.chown(made / name, USER, USER)
+    namespaces.create(tmp_path / "net")
+    yield made
+    namespaces.remove(tmp_path / "net")
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def tor(folder: Path, tmp_path: Path) -> Iterator[Running]:
+    torrc = Torrc(f"{folder}/run", f"{folder}/state/tor")
+    text = os.memfd_create("torrc", 0)
+    os.write(text, torrc.text().encode())
+    os.lseek(text, 0, os.SEEK_SET)
+    argv = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    argv += ["--bounding-set=-all", "--inh-caps=-all", "/usr/bin/tor", "--hush"]
+    argv += ["-f", f"/proc/self/fd/{text}", "--defaults-torrc", "/dev/null"]
+    with namespaces.inside(tmp_path / "net"):
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("53")
+        process = subprocess.Popen(argv, pass_fds=[text])
+    os.close(text)
+    running = Running(greeted(torrc, process), process, torrc, [])
+    running.until(lambda said: isinstance(said, Ready))
+    yield running
+    running.control.close()
+    process.kill()
+    process.wait()
+
+
+def greeted(torrc: Torrc, process: "subprocess.Popen[bytes]") -> Control:
+    """Return a connection, once tor listens."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError):
+            return Control(torrc.socket, torrc.cookie)
+    raise AssertionError("tor does not listen")
+
+
+def test_it_says_who_and_how_it_is(tor: Running) -> None:
+    tor.control.look_at_self()
+    said = tor.until(lambda said: isinstance(said, Ready))
+
+    assert isinstance(said, Ready)
+    assert said.version.startswith("0.4.")
+    assert (said.progress, said.circuits, said.listening) == (0, False, frozenset())
+    assert tor.control.uid == USER
+
+
+def test_held_it_listens_nowhere_let_out_where_it_is_told(tor: Running) -> None:
+    tor.control.listen(PLACES)
+    tor.until(lambda said: said == Done(LISTEN))
+    assert tor.listening() == frozenset()
+    tor.control.release(BOTH)
+    tor.until(lambda said: said == Done(RELEASE))
+    assert tor.listening() == PLACES
+    tor.control.hold()
+    tor.until(lambda said: said == Done(HOLD))
+
+    assert tor.listening() == frozenset()
+
+
+def test_listeners_come_and_go_and_the_others_stay(tor: Running) -> None:
+    first, second, *_ = sorted(PLACES, key=str)
+    tor.out(first)
+    assert tor.listening() == {first}
+    tor.control.listen([first, second])
+    tor.until(lambda said: said == Done(LISTEN))
+    assert tor.listening() == {first, second}
+    tor.control.listen([second])
+    tor.until(lambda said: said == Done(LISTEN))
+
+    assert tor.listening() == {second}
+
+
+def test_one_address_that_is_not_there_costs_the_others_too(tor: Running) -> None:
+    """Why listeners are read back, and told again, after every refusal."""
+    tor.out(*PLACES)
+    tor.control.listen([NOWHERE])
+    said = tor.until(lambda said: isinstance(said, Refused))
+
+    assert isinstance(said, Refused)
+    assert said.what == LISTEN
+    assert "bind" in said.reason
+    assert "192.0.2.77" not in said.reason
+    assert tor.listening() != PLACES
+
+
+def test_whoever_changes_its_options_is_heard(tor: Running) -> None:
+    """SIGHUP reads the file again, in which it is held."""
+    tor.out(*PLACES)
+    tor.until(lambda said: isinstance(said, Reconfigured))
+    tor.listening()
+    tor.heard.clear()
+    os.kill(tor.process.pid, signal.SIGHUP)
+    said = tor.until(lambda said: isinstance(said, Reconfigured))
+
+    assert isinstance(said, Reconfigured)
+    assert "disablenetwork" in said.options
+    assert tor.listening() == frozenset()
+
+
+def test_the_directories_that_are_built_in_are_known(tor: Running) -> None:
+    tor.control.look_at_relays()
+    said = tor.until(lambda said: isinstance(said, RelaysSeen))
+
+    assert isinstance(said, RelaysSeen)
+    assert len(said.built_in) > 20
+    assert said.listed == frozenset()
+
+
+def test_circuits_and_countries_are_told(tor: Running) -> None:
+    tor.control.look_at_circuits()
+    assert tor.until(lambda said: isinstance(said, CircuitsSeen)) == CircuitsSeen(())
+    # A relay that nobody knows costs no other its answer.
+    tor.control.look_at_countries(frozenset({"0" * 40, "1" * 40}))
+    said = tor.until(lambda said: isinstance(said, CountriesSeen))
+    assert said == CountriesSeen({}, {})
+
+
+def test_transports_and_guards_are_accepted_in_the_sandbox(tor: Running) -> None:
+    """E27 left open whether the static form of a transport works there."""
+    tor.control.transports({"obfs4": 4711})
+    tor.until(lambda said: said == Done(SPEAK))
+    tor.control.transports({})
+    tor.until(lambda said: said == Done(SPEAK))
+    tor.control.forget_guards()
+
+    tor.until(lambda said: said == Done(GUARDS))
+
+
+def test_it_can_be_ended(tor: Running) -> None:
+    tor.control.halt()
+    with pytest.raises(GoneError):
+        tor.until(lambda _: False)
+
+    assert tor.process.wait(PATIENCE) == 0
+
+
+def test_who_does_not_know_the_secret_is_turned_away(
+    tor: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "cookie").write_bytes(bytes(32))
+    stranger = Control(tor.torrc.socket, str(tmp_path / "cookie"))
+    turned_away = Running(stranger, tor.process, tor.torrc, [])
+    with pytest.raises(GoneError, match="does not know us"):
+        turned_away.until(lambda _: False)
+    stranger.close()
+
+
+def test_nobody_else_reaches_its_socket(tor: Running) -> None:
+    """The control is every other test here."""
+    code = (
+        "import os, socket, sys; os.setuid(61701); "
+        "sys.exit(socket.socket(socket.AF_UNIX).connect_ex(sys.argv[1]) == 13)"
+    )
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", code, tor.torrc.socket], check=False
+    )
+    assert done.returncode == 1

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The driver among fakes: what it adds to the facts, and when it lets tor out."""
+
+import math
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+import pytest
+
+from rules.facts import Carried, Client, Facts, Redirect, Uid, Uplink
+from rules.virtual_dns import VIRTUAL4, VIRTUAL6
+from tests.torvm.fakes import FakeBerth, FakeTor
+from torvm.bridges import parse
+from torvm.daemon import LOOK, Daemon
+from torvm.driver import PULSE, TorDriver
+from torvm.given import Given
+from torvm.listeners import FIRST
+from torvm.port import TorBackend
+from torvm.said import (
+    Bootstrap,
+    Circuit,
+    CircuitsSeen,
+    Clock,
+    Established,
+    RelaysSeen,
+    Stream,
+)
+from torvm.states import Seen
+from torvm.torrc import Torrc
+from torvm.transports import Transports
+
+TOR, TRANSPORT, TCP = 61000, 62000, 6
+A = Client("vif1.0", 1, "00:16:3e:5e:6c:01", IPv4Address("10.137.0.5"))
+B = Client("vif2.0", 2, "00:16:3e:5e:6c:02", IPv4Address("10.137.0.6"))
+OUT = Facts(
+    clients=(A, B),
+    uplinks=(
+        Uplink(
+            "eth0",
+            9,
+            frozenset({ip_address("10.137.0.2")}),
+            gateways=(ip_address("10.137.0.1"),),
+        ),
+    ),
+    here=frozenset({ip_address("10.137.0.2")}),
+    resolvers=frozenset({ip_address("10.139.1.1")}),
+    carrier=True,
+)
+OFFLINE = replace(OUT, uplinks=())
+RELAY = (ip_address("203.0.113.11"), 5000)
+
+
+@dataclass
+class World:
+    """A driver with a tor that runs, and what the loop would do with it."""
+
+    folder: Path
+    given: Given = field(default_factory=Given)
+    words: dict[str, str] = field(default_factory=dict)
+    now: float = 100.0
+
+    def __post_init__(self) -> None:
+        self.tor = FakeTor(uid=TOR)
+        self.berth, self.berth2 = FakeBerth(uid=TOR), FakeBerth(uid=TRANSPORT)
+        torrc = Torrc(str(self.folder), "/state")
+        daemon = Daemon(torrc, self.berth, self.connect, self.clock)
+        transports = None
+        if self.given.transports:
+            names = self.given.transports
+            transports = Transports(names, self.berth2, "/state", self.clock)
+        self.transports = transports
+        self.driver = TorDriver(self.given, daemon, transports, self.clock)
+        self.there = False
+
+    def clock(self) -> float:
+        return self.now
+
+    def connect(self, _path: str, _cookie: str) -> TorBackend:
+        if not self.there or self.tor.gone:
+            raise ConnectionRefusedError
+        return self.tor
+
+    def begin(self) -> "World":
+        """dom0 speaks, a launcher comes and becomes tor."""
+        self.turn()
+        self.berth.come()
+        self.turn()
+        self.there = True
+        self.now += LOOK
+        return self.settle()
+
+    def turn(self, facts: Facts = OUT, state: str = "connecting") -> Facts:
+        """One turn of the agent's loop."""
+        self.driver.handle()
+        self.driver.told(self.words)
+        found = self.driver.facts(facts)
+        self.driver.follow(state, found)
+        return found
+
+    def settle(self, facts: Facts = OUT, state: str = "connecting") -> "World":
+        for _ in range(6):
+            self.turn(facts, state)
+        return self
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path).begin()
+
+
+def test_tor_alone_is_carried_and_only_tcp(world: World) -> None:
+    assert world.turn().carried == {Carried(Uid(TOR), TCP, None)}
+
+
+def test_names_are_asked_of_tor_and_of_nobody_on_the_uplink(world: World) -> None:
+    found = world.turn()
+
+    assert found.resolvers == {ip_address("127.0.0.1")}
+    assert found.dns == {address: address for address in (*VIRTUAL4, *VIRTUAL6)}
+
+
+def test_each_client_has_a_port_of_its_own(world: World) -> None:
+    assert world.turn().redirects == {
+        1: Redirect(FIRST, FIRST),
+        2: Redirect(FIRST + 2, FIRST + 2),
+    }
+
+
+def test_who_is_gone_has_none(world: World) -> None:
+    found = world.driver.facts(replace(OUT, clients=(B,)))
+
+    assert found.redirects.keys() == {2}
+
+
+@pytest.mark.parametrize("state", ["down", "error"])
+def test_tor_is_held_where_nothing_carries_it(world: World, state: str) -> None:
+    assert not world.tor.held
+    world.settle(OFFLINE, state)
+
+    assert world.tor.held
+    assert world.turn(OFFLINE, state).redirects == {}
+
+
+def test_it_is_not_let_out_before_the_rules_stand(tmp_path: Path) -> None:
+    """`follow` is called after them; `handle` and `told` alone let nothing out."""
+    world = World(tmp_path)
+    world.berth.come()
+    world.driver.told({})
+    world.driver.handle()
+    world.there = True
+    for _ in range(5):
+        world.now += LOOK
+        world.driver.handle()
+        world.driver.facts(OUT)
+    assert world.tor.held
+
+    assert not world.settle().tor.held
+
+
+def test_the_table_is_told_what_tor_says(world: World) -> None:
+    assert world.driver.observe(OUT) is Seen.TRYING
+    world.tor.say(Established(circuits=True))
+    assert world.driver.handle()
+    assert world.driver.observe(OUT) is Seen.READY
+    assert world.driver.observe(OFFLINE) is Seen.UPLINK_LOST
+    world.tor.end()
+    world.driver.handle()
+
+    assert world.driver.observe(OUT) is Seen.TRYING
+
+
+def test_a_tor_that_ended_leaves_no_port(world: World) -> None:
+    world.tor.end()
+    world.berth.leave()
+    assert world.driver.handle()
+
+    assert world.turn().redirects == {}
+
+
+def test_a_new_identity_moves_one_client(world: World) -> None:
+    before = world.turn().redirects
+    world.words["new-identity/10.137.0.5"] = "1"
+    world.settle()
+    after = world.turn().redirects
+
+    assert after[2] == before[2]
+    assert after[1] != before[1]
+    assert world.driver.report()["new-identity/10.137.0.5"] == "1"
+    # The same request again is none.
+    assert world.settle().turn().redirects == after
+
+
+def test_a_request_from_before_this_agent_is_none(tmp_path: Path) -> None:
+    """Its clients have other ports than with the agent before it anyway."""
+    words = {"new-identity/10.137.0.5": "7"}
+    world = World(tmp_path, words=words).begin()
+
+    assert world.turn().redirects[1] == Redirect(FIRST, FIRST)
+
+
+@pytest.mark.parametrize("path", ["new-identity/nobody", "new-identity/10.137.0.99"])
+def test_a_request_for_nobody_changes_nothing(world: World, path: str) -> None:
+    before = world.turn().redirects
+    world.words[path] = "1"
+
+    assert world.settle().turn().redirects == before
+
+
+def test_circuits_are_reported_to_who_asks(world: World) -> None:
+    world.tor.say(Circuit("7", "BUILT", "7"), Stream("1", "NEW", "", A.ip))
+    world.tor.say(Stream("1", "SENTCONNECT", "7"))
+    world.words["circuits"] = "4"
+    world.settle()
+    assert world.tor.orders[-1] == "circuits?"
+    world.tor.say(CircuitsSeen(()))
+    world.settle()
+
+    assert world.driver.report()["circuits-serial"] == "4"
+
+
+def test_with_relays_only_nothing_leaves_before_they_are_known(tmp_path: Path) -> None:
+    world = World(tmp_path, words={"relays-only": "1"}).begin()
+    assert world.turn().carried == frozenset()
+    assert world.tor.held
+    assert "relays?" in world.tor.orders
+    assert world.driver.trouble() == "waits for the list of relays"
+    world.tor.say(RelaysSeen(frozenset({RELAY}), frozenset()))
+    world.settle()
+
+    assert world.turn().carried == {Carried(Uid(TOR), TCP, RELAY)}
+    assert not world.tor.held
+
+
+def test_a_bridge_is_all_that_is_carried(tmp_path: Path) -> None:
+    given = Given(bridges=parse(b"192.0.2.7:9001"))
+    found = World(tmp_path, given).begin().turn()
+
+    place = (ip_address("192.0.2.7"), 9001)
+    assert found.carried == {Carried(Uid(TOR), TCP, place)}
+
+
+def test_behind_a_transport_tor_itself_sends_nothing(tmp_path: Path) -> None:
+    given = Given(bridges=parse(b"obfs4 192.0.2.7:443 cert=x"))
+    world = World(tmp_path, given).begin()
+
+    place = (ip_address("192.0.2.7"), 443)
+    assert world.turn().carried == {Carried(Uid(TRANSPORT), TCP, place)}
+    assert world.tor.held
+    assert "transport" in world.driver.trouble()
+    assert world.transports is not None
+    world.transports.ports = {"obfs4": 4711}
+    world.berth2.running = True
+    world.settle()
+    assert not world.tor.held
+    assert "transports {'obfs4': 4711}" in world.tor.orders
+
+
+def test_what_is_refused_starts_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, Given(refused="bridges:3: expected ADDRESS:PORT")).begin()
+
+    assert world.berth.started == []
+    assert world.driver.observe(OUT) is Seen.HOPELESS
+    assert world.driver.trouble() == "bridges:3: expected ADDRESS:PORT"
+    assert world.driver.next_deadline() == math.inf
+
+
+def test_status_says_how_far_tor_is_and_what_is_wrong(world: World) -> None:
+    world.tor.say(Bootstrap(45, "Asking for relay descriptors"), Clock(10800))
+    world.settle()
+    report = world.driver.report()
+
+    assert report["bootstrap"] == "45"
+    assert report["doing"] == "Asking for relay descriptors"
+    assert report["summary"] == "45 %"
+    assert world.driver.trouble() == "the clock is 3 h ahead"
+
+
+def test_without_an_uplink_that_is_the_trouble(world: World) -> None:
+    world.settle(OFFLINE, "down")
+
+    assert world.driver.trouble() == "no uplink"
+
+
+def test_circuits_are_counted_now_and_then(world: World) -> None:
+    """Each of its events would be a turn of the loop."""
+    world.tor.say(Circuit("7", "BUILT", "7"))
+    assert not world.driver.handle()
+    assert world.driver.report()["circuits"] == "0"
+    world.now += PULSE
+    assert world.driver.handle()
+
+    assert world.driver.report()["circuits"] == "1"
+
+
+def test_it_waits_without_a_deadline_in_the_past(world: World) -> None:
+    """Nothing is done in a busy loop, whatever happens."""
+    for facts, state in ((OUT, "connecting"), (OUT, "up"), (OFFLINE, "down")):
+        world.settle(facts, state)
+        assert world.driver.next_deadline() > world.now
+    world.tor.end()
+    world.berth.leave()
+    world.settle()
+    assert world.driver.next_deadline() > world.now
+    world.berth.come()
+    world.settle()
+    assert world.driver.next_deadline() > world.now

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A socket on which a question never waits for its answer (control-spec, 2)."""
+
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+
+CHUNK = 1 << 16  # bytes
+LARGEST = 32 << 20  # bytes of one message; all relays there are take some 2 MB
+UCRED = struct.Struct("3i")  # unix(7)
+
+Reply = Callable[[bytes], None]
+
+
+class Messages:
+    """Bytes in, whole messages out (control-spec, 2.3)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._in_data = False
+
+    def feed(self, untrusted_data: bytes) -> Iterator[bytes]:
+        """Yield what is complete now; ConnectionError for what never ends."""
+        *lines, self._rest = (self._rest + untrusted_data).split(b"\n")
+        self._size += len(untrusted_data)
+        for line in lines:
+            self._lines.append(line + b"\n")
+            if self._in_data:
+                self._in_data = line != b".\r"
+            elif line[3:4] == b"+":
+                self._in_data = True
+            elif line[3:4] != b"-":
+                yield b"".join(self._lines)
+                self._lines.clear()
+                self._size = len(self._rest)
+        if self._size > LARGEST:
+            raise ConnectionError("a message without an end")
+
+
+class Connection:
+    """One connection to a control socket.  Every method may raise `OSError`."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(0)
+        self._messages = Messages()
+        self._unsent = b""
+        self._replies: deque[Reply] = deque()
+        try:
+            self._socket.connect(path)
+            of_peer = socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size
+            self.uid = int(UCRED.unpack(self._socket.getsockopt(*of_peer))[1])
+        except OSError:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def awaited(self) -> int:
+        """Return the epoll events to wait for."""
+        return select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def ask(self, command: str, reply: Reply) -> None:
+        """Send a command of one line; ``reply`` is called with the answer."""
+        self._replies.append(reply)
+        self._unsent += f"{command}\r\n".encode("ascii")
+        self._flush()
+
+    def events(self) -> Iterator[bytes]:
+        """Yield the events that came; answers go to those who asked."""
+        self._flush()
+        try:
+            while untrusted_data := self._socket.recv(CHUNK):
+                for untrusted_message in self._messages.feed(untrusted_data):
+                    if untrusted_message.startswith(b"650"):
+                        yield untrusted_message
+                    elif self._replies:
+                        self._replies.popleft()(untrusted_message)
+                    else:
+                        raise ConnectionError("an answer to no question")
+        except BlockingIOError:
+            return
+        raise ConnectionError("closed by the other end")
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            pass

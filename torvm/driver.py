@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The driver of a TorVM (`agent.personality.Driver`).
+
+tor is started held: it opens no connection and listens to nobody.  It is let
+out only by `follow`, when the kernel enforces a state that carries it, and held
+again when one does not.  A client's flows go to tor only once it listens there.
+"""
+
+import math
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from rules.facts import Carried, Facts
+from rules.model import Address, Family
+from rules.virtual_dns import VIRTUAL4, VIRTUAL6
+from torvm.carried import Users, carried, families
+from torvm.circuits import asked
+from torvm.daemon import Daemon
+from torvm.doors import SELF, Doors
+from torvm.given import Given
+from torvm.port import GoneError
+from torvm.relays import of_directories
+from torvm.session import Session
+from torvm.states import HELD, Progress, Seen, observe
+from torvm.transports import Transports
+from torvm.trouble import Condition, trouble
+from torvm.words import Options, identities, options
+
+PULSE = 5.0  # seconds between two counts of circuits for dom0
+ITSELF = {address: address for address in (*VIRTUAL4, *VIRTUAL6)}
+
+
+class TorDriver:
+    """Drives a `Daemon`; of bridges that want one, `Transports` too."""
+
+    def __init__(
+        self,
+        given: Given,
+        daemon: Daemon,
+        transports: Transports | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._given = given
+        self._daemon = daemon
+        self._transports = transports
+        self._clock = clock
+        self._options = Options()
+        self._doors = Doors()
+        self._session: Session | None = None
+        self._uplink = False
+        self._served: Mapping[Address, str] | None = None
+        self._asked = ""
+        self._begun = False
+        self._pulse, self._open = math.inf, 0
+        self._ready = select.epoll()
+        self._ready.register(daemon, select.EPOLLIN)
+        if transports is not None:
+            self._ready.register(transports, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """Return what is readable when tor or a transport said something."""
+        return self._ready.fileno()
+
+    def next_deadline(self) -> float:
+        """Return when to call `handle` at the latest."""
+        if not self._begun:
+            return math.inf
+        moments = [self._daemon.next_deadline(), self._pulse]
+        if self._transports is not None:
+            moments.append(self._transports.next_deadline())
+        if self._session is not None:
+            moments.append(self._session.again)
+        return min(moments)
+
+    def handle(self) -> bool:
+        """Take what came, or is due; return whether the facts may be others."""
+        now = self._clock()
+        changed = self._transports is not None and self._transports.handle()
+        said = self._daemon.handle()
+        changed |= self._met()
+        if self._session is not None:
+            for each in said:
+                changed |= self._session.hear(each, now)
+            self._doors = self._session.doors
+            changed |= self._session.due(now) | self._beats(now)
+        if self._begun:
+            self._daemon.start()
+        return changed
+
+    def told(self, words: Mapping[str, str]) -> None:
+        """Take options and requests; those of before this agent are served."""
+        self._options = options(words)
+        wanted, question = identities(words), asked(words)
+        if self._served is None:
+            self._served, self._asked = wanted, question.serial
+            # Held, it may run before any rule stands.
+            self._begun = not self._given.refused
+        for address, serial in wanted.items():
+            if self._served.get(address) != serial:
+                self._move(address)
+        self._served = wanted
+        if question.serial != self._asked:
+            self._asked = question.serial
+            self._try(lambda session: session.ask(question))
+
+    def facts(self, facts: Facts) -> Facts:
+        """Return the facts with what tor may send, and where clients end."""
+        there = {client.index for client in facts.clients}
+        ports = self._doors.redirects.items()
+        self._uplink = bool(families(facts))
+        return replace(
+            facts,
+            carried=frozenset(self._carried()),
+            redirects={index: port for index, port in ports if index in there},
+            dns=ITSELF,
+            resolvers=frozenset({SELF}),
+        )
+
+    def observe(self, facts: Facts) -> Seen:
+        """Return what the facts and tor's progress mean for the table."""
+        if self._given.refused:
+            return observe(facts, Progress.HOPELESS)
+        ready = self._session is not None and self._session.ready
+        return observe(facts, Progress.READY if ready else Progress.TRYING)
+
+    def follow(self, state: str, facts: Facts) -> None:
+        """Start tor, let it out or hold it, and open the doors of the clients."""
+        if self._given.refused:
+            return
+        doors = self._doors.follow(facts.clients, facts.here, socks=self._options.socks)
+        self._doors = doors
+        held = state in HELD or self._waits_for() != ""
+        out: frozenset[Family] = frozenset() if held else families(facts)
+
+        def lead(session: Session) -> None:
+            session.doors = doors
+            session.lead(out, self._speaking())
+            self._doors = session.doors
+
+        self._try(lead)
+
+    def trouble(self) -> str:
+        """Return what keeps it from working, in a line for people, or nothing."""
+        session = self._session
+        known = Condition(
+            refused=self._given.refused,
+            uplink=self._uplink,
+            running=session is not None,
+            ended=self._daemon.ended,
+            waits_for=self._waits_for(),
+        )
+        if session is None:
+            return trouble(known)
+        return trouble(
+            replace(
+                known,
+                order=session.refusal,
+                clock=session.clock,
+                bootstrap=session.bootstrap,
+                live=session.live,
+                shared=bool(session.usage.shared()),
+            )
+        )
+
+    def report(self) -> Mapping[str, str]:
+        """Return how far tor is, and what was asked for."""
+        session = self._session
+        if session is None:
+            return {"bootstrap": "0"}
+        done = session.bootstrap.progress
+        found = {
+            "bootstrap": str(done),
+            "doing": session.bootstrap.summary,
+            "circuits": str(self._open),
+            "summary": "" if session.ready else f"{done} %",
+        }
+        for address, serial in (self._served or {}).items():
+            if address not in self._doors.moving:
+                found[f"new-identity/{address}"] = serial
+        if session.answered is not None:
+            found |= session.answered.report(session.usage, self._doors.clients)
+        return {key: value for key, value in found.items() if value}
+
+    def _met(self) -> bool:
+        """Begin a session with a tor that is new, end one with a tor that is gone."""
+        tor, session = self._daemon.tor, self._session
+        if session is not None and session.tor is tor:
+            return False
+        if session is None and tor is None:
+            return False
+        self._session, self._pulse = None, math.inf
+        self._doors = self._doors.begin(frozenset())
+        if tor is not None:
+            places = of_directories(self._given.network)
+            forget = self._options.forget
+            self._session = Session(tor, self._doors, forget, places)
+            self._pulse = self._clock() + PULSE
+            self._try(self._greet)
+        return True
+
+    def _greet(self, session: Session) -> None:
+        if self._options.relays_only:
+            session.tor.look_at_relays()
+        session.tor.look_at_circuits()
+
+    def _try(self, act: Callable[[Session], None]) -> None:
+        if self._session is None:
+            return
+        try:
+            act(self._session)
+        except GoneError:
+            self._daemon.lose()
+
+    def _move(self, address: Address) -> None:
+        for client in self._doors.clients:
+            if address in client.addresses:
+                self._doors = self._doors.move(client)
+
+    def _carried(self) -> Iterator[Carried]:
+        transports, session = self._transports, self._session
+        users = Users(self._daemon.uid, transports.uid if transports else None)
+        relays = None
+        if self._options.relays_only:
+            relays = session.relays if session else frozenset()
+        return carried(users, self._given.bridges, relays)
+
+    def _speaking(self) -> Mapping[str, int]:
+        return {} if self._transports is None else self._transports.ports
+
+    def _waits_for(self) -> str:
+        """Return what must be there before tor is let out, or nothing."""
+        if self._transports is not None and not self._transports.ports:
+            return self._transports.trouble or "the program of the bridges' transport"
+        strict = self._options.relays_only and not self._given.bridges
+        lacking = strict and not (self._session and self._session.relays)
+        return "the list of relays" if lacking else ""
+
+    def _beats(self, now: float) -> bool:
+        if now < self._pulse or self._session is None:
+            return False
+        before = (self._open, self._session.answered)
+        self._open, self._pulse = self._session.usage.open, now + PULSE
+        # Read by then, and nobody else's business.
+        self._session.answered = None
+        return before != (self._open, None)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is known of the tor that runs, and what it was told.
+
+A tor that is started anew is another session, of which nothing is known yet.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rules.facts import Client
+from rules.model import Address, Family
+from torvm.circuits import Answer
+from torvm.doors import Doors
+from torvm.listeners import Listener
+from torvm.port import LISTEN, RELEASE, TorBackend
+from torvm.said import (
+    Bootstrap,
+    Circuit,
+    CircuitsSeen,
+    Clock,
+    Consensus,
+    CountriesSeen,
+    Done,
+    Established,
+    Listening,
+    Live,
+    Ready,
+    Reconfigured,
+    Refused,
+    RelaysSeen,
+    Said,
+    Stream,
+)
+from torvm.usage import Usage
+
+RETRY = 1.0  # seconds before tor is told again what it refused
+COMPLETE = 100  # percent
+TOLD = (LISTEN, RELEASE)
+OF_LISTENERS = frozenset({"transport", "dnsport", "socksport", "disablenetwork"})
+
+
+@dataclass(slots=True)
+class Session:
+    """One tor from its greeting to its end.  ``moment`` is `time.monotonic`.
+
+    ``forget``: it enters the network elsewhere than the last time.
+    ``directories`` are those of a private network, which has no others.
+    """
+
+    tor: TorBackend
+    doors: Doors
+    forget: bool = False
+    directories: frozenset[tuple[Address, int]] = frozenset()
+    usage: Usage = field(default_factory=Usage)
+    bootstrap: Bootstrap = field(default_factory=lambda: Bootstrap(0, ""))
+    clock: Clock | None = None
+    refusal: str = ""
+    live: bool = True
+    again: float = math.inf
+    built_in: frozenset[tuple[Address, int]] = frozenset()
+    listed: frozenset[tuple[Address, int]] = frozenset()
+    answer: Answer | None = None
+    answered: Answer | None = None
+    _met: bool = False
+    _circuits: bool = False
+    _out: frozenset[Family] | None = None
+    _asked: frozenset[Listener] | None = None
+    _spoken: Mapping[str, int] = field(default_factory=dict)
+    _orders: int = 0
+    _before: frozenset[tuple[Address, int]] = frozenset()
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients can be carried."""
+        return self._circuits and self.live and bool(self._out)
+
+    @property
+    def relays(self) -> frozenset[tuple[Address, int]]:
+        """Where tor may connect to: also what the list before this one named.
+
+        So a relay that leaves the list does not cost what still runs over it.
+        """
+        first = self.directories or self.built_in
+        return first | self.listed | self._before
+
+    def lead(self, families: frozenset[Family], speaking: Mapping[str, int]) -> None:
+        """Let tor out by uplinks of these IP versions, or hold it if there is none.
+
+        ``speaking`` are the ports where the transports of bridges are spoken.
+        """
+        if speaking != self._spoken:
+            self._spoken = speaking
+            self.tor.transports(speaking)
+        if families != self._out:
+            self._out = families
+            if families:
+                self._orders += 1
+                self.tor.release(families)
+                self.tor.look_at_self()
+            else:
+                self._asked, self._circuits = None, False
+                self.doors = self.doors.opened(frozenset())
+                self.tor.hold()
+        wanted = self.doors.wanted
+        if families and wanted != self._asked and self.again == math.inf:
+            self._asked = wanted
+            self._orders += 1
+            self.tor.listen(wanted)
+
+    def hear(self, said: Said, moment: float) -> bool:
+        """Take what tor said; return whether the facts may be others."""
+        changed = False
+        match said:
+            case Stream():
+                self.usage.stream(said, self._whose)
+            case Circuit():
+                self.usage.circuit(said)
+            case Done() | Refused():
+                changed = self._obeyed(said, moment)
+            case Listening(places):
+                changed = self._listens(places, moment)
+            case Reconfigured(options):
+                if options & OF_LISTENERS:
+                    self.tor.look_at_listeners()
+            case Consensus() | RelaysSeen():
+                changed = self._learned(said)
+            case CircuitsSeen() | CountriesSeen():
+                changed = self._looked(said)
+            case Ready() | Bootstrap() | Established() | Live() | Clock():
+                changed = self._is_well(said)
+        return changed
+
+    def due(self, moment: float) -> bool:
+        """Return whether it is time to tell tor again what it refused."""
+        if moment < self.again:
+            return False
+        self.again, self._asked = math.inf, None
+        return True
+
+    def ask(self, answer: Answer) -> None:
+        """Begin to find out who uses which circuit."""
+        self.answer = answer
+        self.tor.look_at_circuits()
+
+    def _is_well(self, said: Ready | Bootstrap | Established | Live | Clock) -> bool:
+        before = (self.ready, self.bootstrap, self.clock, self.live)
+        match said:
+            case Ready(progress=progress, circuits=circuits, listening=listening):
+                self._circuits = circuits
+                self._meet(listening)
+                if progress != self.bootstrap.progress:
+                    self.bootstrap = Bootstrap(progress, "")
+            case Bootstrap():
+                self.bootstrap = said
+                if said.progress == COMPLETE:
+                    self.clock = None
+            case Established(circuits):
+                self._circuits = circuits
+            case Live(live):
+                self.live = live
+            case Clock():
+                self.clock = said
+        return before != (self.ready, self.bootstrap, self.clock, self.live)
+
+    def _meet(self, listening: frozenset[Listener]) -> None:
+        if self._met:
+            return
+        self._met = True
+        self.doors = self.doors.begin(listening)
+        # One that listens already is let out, and one before us had it do so.
+        if self.forget and not listening:
+            self.tor.forget_guards()
+
+    def _obeyed(self, said: Done | Refused, moment: float) -> bool:
+        if said.what in TOLD:
+            self._orders -= 1
+        match said:
+            case Done():
+                self.refusal = ""
+            case Refused(reason=reason):
+                self.refusal = reason
+                # Of listeners that it refuses as a whole tor has closed some.
+                self.again = moment + RETRY
+        if said.what == LISTEN:
+            self.tor.look_at_listeners()
+        return bool(self.refusal)
+
+    def _listens(self, places: frozenset[Listener], moment: float) -> bool:
+        before = self.doors
+        self.doors = before.opened(places)
+        lacking = self._asked is not None and not self._asked <= places
+        if lacking and not self._orders and self.again == math.inf:
+            # Somebody else told tor something, or made it read its file again.
+            self.again, self._out = moment + RETRY, None
+        return before.in_force != self.doors.in_force or before.open != places
+
+    def _learned(self, said: Consensus | RelaysSeen) -> bool:
+        match said:
+            case Consensus():
+                self.tor.look_at_relays()
+                return False
+            case RelaysSeen(built_in, listed):
+                before = self.relays
+                if listed != self.listed:
+                    self._before, self.listed = self.listed, listed
+                self.built_in = built_in
+                return self.relays != before
+
+    def _looked(self, said: CircuitsSeen | CountriesSeen) -> bool:
+        match said:
+            case CircuitsSeen(circuits):
+                self.usage.follow(circuits)
+                if self.answer is None:
+                    return False
+                self.answer = self.answer.seen(circuits)
+                if self.answer.relays:
+                    self.tor.look_at_countries(self.answer.relays)
+                    return False
+                self.answered, self.answer = self.answer, None
+                return True
+            case CountriesSeen(countries, addresses):
+                if self.answer is not None:
+                    self.answered = self.answer.placed(countries, addresses)
+                    self.answer = None
+                return True
+
+    def _whose(self, address: Address) -> Client | None:
+        for client in self.doors.clients:
+            if address in client.addresses:
+                return client
+        return None

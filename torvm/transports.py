@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The program that speaks a bridge's transport, as a user of its own (pt-spec).
+
+tor's uid may send nothing by the uplink then: it talks to this program on the
+loopback interface, and this program to the bridges.
+"""
+
+import logging
+import math
+import os
+import re
+import select
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from agent.berth import Berth
+
+log = logging.getLogger(__name__)
+
+# lyrebird is obfs4proxy's name since Debian 13.
+PROGRAMS = ("/usr/bin/lyrebird", "/usr/bin/obfs4proxy")
+LIMIT = 1 << 16  # bytes that it may say
+PAUSE = 2.0  # seconds between two starts
+
+_METHOD = re.compile(
+    rb"CMETHOD ([a-z0-9_]{1,32}) socks5 127\.0\.0\.1:([0-9]{1,5})(?: .*)?"
+)
+
+
+class Transports:
+    """Speaks ``names``; ``ports`` are where, on 127.0.0.1, none while it cannot."""
+
+    def __init__(
+        self,
+        names: frozenset[str],
+        berth: Berth,
+        state: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ports: Mapping[str, int] = {}
+        self.trouble = ""
+        self._names = names
+        self._berth = berth
+        self._state = state
+        self._clock = clock
+        self._start = clock()
+        self._pipe = -1
+        self._untrusted = b""
+        self._ready = select.epoll()
+        self._ready.register(berth, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on, the same for ever."""
+        return self._ready.fileno()
+
+    @property
+    def uid(self) -> int:
+        """The user it runs as."""
+        return self._berth.uid
+
+    def next_deadline(self) -> float:
+        """Return when to call `handle` at the latest."""
+        return self._start if self._berth.waiting else math.inf
+
+    def handle(self) -> bool:
+        """Take what happened, start it if it must; return whether ports changed."""
+        before = self.ports
+        self._berth.handle()
+        if not self._berth.running:
+            self.ports = {}
+        self._hear()
+        if self._berth.waiting and self._clock() >= self._start:
+            self._begin()
+        return self.ports != before
+
+    def _begin(self) -> None:
+        self._start = self._clock() + PAUSE
+        found = [path for path in PROGRAMS if Path(path).exists()]
+        if not found:
+            self.trouble = f"no {' or '.join(PROGRAMS)} for the bridges' transport"
+            return
+        self._hush()
+        self._untrusted = b""
+        self._pipe, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ready.register(self._pipe, select.EPOLLIN)
+        told = {
+            "TOR_PT_MANAGED_TRANSPORT_VER": "1",
+            "TOR_PT_CLIENT_TRANSPORTS": ",".join(sorted(self._names)),
+            "TOR_PT_STATE_LOCATION": self._state,
+            "TOR_PT_EXIT_ON_STDIN_CLOSE": "0",
+        }
+        # What it says on its standard output is for us, not for the log.
+        argv = ["/bin/sh", "-c", 'exec "$0" >&3 3>&-', found[0]]
+        try:
+            with suppress(ConnectionError):
+                self._berth.start(argv, [theirs], told)
+        finally:
+            os.close(theirs)
+
+    def _hear(self) -> None:
+        if self._pipe < 0:
+            return
+        with suppress(BlockingIOError):
+            while untrusted_data := os.read(self._pipe, LIMIT):
+                self._untrusted = (self._untrusted + untrusted_data)[:LIMIT]
+            self._hush()
+        *lines, _ = self._untrusted.split(b"\n")
+        found = (_METHOD.fullmatch(untrusted_line) for untrusted_line in lines)
+        ports = {m[1].decode(): int(m[2]) for m in found if m}
+        spoken = {n: p for n, p in ports.items() if n in self._names and p}
+        if self._berth.running:
+            self.ports = spoken
+        bad = any(line.startswith((b"CMETHOD-ERROR", b"ENV-ERROR")) for line in lines)
+        self.trouble = "the bridges' transport does not start" if bad else ""
+
+    def _hush(self) -> None:
+        if self._pipe >= 0:
+            self._ready.unregister(self._pipe)
+            os.close(self._pipe)
+            self._pipe = -1
