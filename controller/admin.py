@@ -73,6 +73,11 @@ SHAPES: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
         },
         "log": {},
         "restart": {"domain": Kind.TEXT},
+        "tor": {
+            "action": Kind.TEXT,
+            "domain": Kind.MAYBE_TEXT,
+            "addresses": Kind.FLAG,
+        },
         # Not typed by anybody: a disposable lives as long as who sent this.
         "hold": {"domain": Kind.TEXT},
     }

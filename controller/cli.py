@@ -141,6 +141,7 @@ def _lines(asked: Namespace, data: Json) -> list[str]:
         "prefs": lambda: output.settings(data, asked.property),
         "explain": lambda: output.routes(data, colour=colour),
         "log": lambda: output.log(data),
+        "tor": lambda: output.tor(data),
         "changes": lambda: output.changes(data, colour=colour),
     }
     return views[_view(asked)]()
@@ -151,7 +152,7 @@ def _view(asked: Namespace) -> str:
         return "names"
     if asked.verb == "firewall" and asked.action == "list":
         return "raw" if asked.raw else "list"
-    if asked.verb in ("status", "explain", "log"):
+    if asked.verb in ("status", "explain", "log", "tor"):
         return str(asked.verb)
     return "prefs" if asked.verb == "prefs" and asked.value is None else "changes"
 

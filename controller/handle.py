@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller import amend, durable, explain, keys, report, said
+from controller import amend, durable, explain, keys, report, said, tor
 from controller.admin import Answer, Exit, Failure, Request
 from controller.deploy import Deployment
 from controller.domains import Domain, Domains, DomainsError, UnknownDomainError
@@ -58,6 +58,7 @@ class Handler:
             "explain": self._explain,
             "log": self._log,
             "restart": self._restart,
+            "tor": lambda request: tor.tor(self.deployment, request),
         }
         return self._tried(verbs[request.verb](request))
 

@@ -31,6 +31,7 @@ EXAMPLES = (
         "allow something, now and in home.toml",
     ),
     ("ravelin explain work www.example.com:443", "ask which rule decides"),
+    ("ravelin tor new-identity anon", "give anon other circuits of Tor"),
     ("ravelin prefs work netvm none", "take work off the network"),
 )
 
@@ -48,6 +49,10 @@ ROUTES = (
     "`accepted` and `routes`: a list of `destination`, `verdict` and `hops`, each a "
     "list of `domain`, `verdict`, `rule`, `reason`"
 )
+CIRCUITS = (
+    "`circuits`: a list of `domain`, `gateway`, `circuit`, `relays` (country:name of "
+    "each, from here to the exit)"
+)
 ANSWERS = (
     ("up, down, apply, plan", CHANGES),
     ("prefs with VALUE, firewall add, del and reset", CHANGES),
@@ -55,6 +60,8 @@ ANSWERS = (
     ("status", DOMAINS),
     ("firewall list", RULES),
     ("explain", ROUTES),
+    ("tor circuits", CIRCUITS),
+    ("tor new-identity", "`domain`, `client` (who has other circuits), `gateway`"),
     ("log", "`events`: a list of `time`, `domain`, `text`"),
 )
 

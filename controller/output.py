@@ -36,6 +36,12 @@ HOPS: Columns = (
     ("RULE", "rule"),
     ("WHY", "reason"),
 )
+CIRCUITS: Columns = (
+    ("DOMAIN", "domain"),
+    ("GATEWAY", "gateway"),
+    ("CIRCUIT", "circuit"),
+    ("RELAYS", "relays"),
+)
 LOG: Columns = (("TIME", "time"), ("DOMAIN", "domain"), ("EVENT", "text"))
 
 VERDICTS = {"accept": "green", "deny": "red", "unknown": "yellow"}
@@ -124,6 +130,15 @@ def routes(data: Json, *, colour: bool) -> list[str]:
 def log(data: Json) -> list[str]:
     """Return the journal, oldest entry first."""
     return _table(LOG, rows(data, "events"), None)
+
+
+def tor(data: Json) -> list[str]:
+    """Return the circuits of clients of Tor, or who has other ones now."""
+    if isinstance(data, Mapping) and "client" in data:
+        of_others = cell(data, "client") != cell(data, "domain")
+        all_behind = " (and all behind it)" if of_others else ""
+        return [f"{cell(data, 'client')}{all_behind}: other circuits from now on"]
+    return _table(CIRCUITS, rows(data, "circuits"), None)
 
 
 def settings(data: Json, key: str | None) -> list[str]:

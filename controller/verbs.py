@@ -147,6 +147,20 @@ VERBS = (
         ),
     ),
     Verb("restart", "Stop a domain and start it again.", (DOMAIN,)),
+    Verb(
+        "tor",
+        "Show who uses which circuit of Tor, or give a domain other ones.",
+        (
+            Argument("ACTION", "what to do", words=("circuits", "new-identity")),
+            Argument(
+                "DOMAIN",
+                "whose; of circuits, without, everybody's",
+                Count.OPTIONAL,
+                Values.DOMAIN,
+            ),
+        ),
+        (Option(("--addresses",), "with the addresses of the relays"),),
+    ),
     Verb("log", "Show what was decided, oldest first."),
     Verb(
         "completion",
