@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One private Tor network and one chain before it, for all tests of this folder."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tor.chain import TorChain
+
+
+@pytest.fixture(scope="session")
+def _tor_chain() -> Iterator[TorChain]:
+    # Unix sockets have short paths.
+    runtime = Path(tempfile.mkdtemp(prefix="rv", dir="/run"))
+    chain = TorChain.__new__(TorChain)
+    try:
+        chain.__init__(runtime)  # type: ignore[misc]
+        yield chain
+    finally:
+        chain.close()
+        shutil.rmtree(runtime)
+
+
+@pytest.fixture
+def tor(_tor_chain: TorChain) -> TorChain:
+    """The chain, up."""
+    _tor_chain.until("up")
+    return _tor_chain

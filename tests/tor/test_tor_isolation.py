@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""No two clients ever share a circuit of Tor; tor itself is asked.
+
+Classes: T12 X8 X9 X10 X11.  Circuits of one conflux set count as one.
+"""
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from tests.tor.chain import OTHER, WEB, WEB6, Streams, TorChain
+
+pytestmark = [
+    pytest.mark.kernel,
+    # stem's threads; the agent does not use them.
+    pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning"),
+]
+
+TRIES = 50
+SITES = (WEB, OTHER, WEB6)
+TO_TCP, SHARED = "ip qubes to_tcp", 30001
+ELEMENT = re.compile(r"[0-9]+ \. [0-9.]+ : [0-9]+|\"vif[0-9.]+\" \. [0-9.]+ : [0-9]+")
+
+
+def both(
+    tor: TorChain, streams: Streams, tries: int, sites: Sequence[str] = SITES
+) -> tuple[set[str], set[str]]:
+    """Have both clients fetch pages; return the circuits of each."""
+    one: set[str] = set()
+    two: set[str] = set()
+    for turn in range(tries):
+        assert tor.through("anon", sites[turn % len(sites)]) in tor.exits
+        assert tor.through("anon2", sites[turn % len(sites)]) in tor.exits
+        one |= streams.of("anon")
+        two |= streams.of("anon2")
+    return one, two
+
+
+def test_two_clients_never_share_a_circuit(tor: TorChain) -> None:
+    """In fifty tries each; the control is the next test."""
+    with tor.watched() as streams:
+        one, two = both(tor, streams, TRIES)
+
+    assert one
+    assert two
+    assert not one & two
+    # Circuits are used again, or nothing would be shown.
+    assert len(one) < TRIES
+    assert len(two) < TRIES
+
+
+def test_the_judge_sees_a_circuit_that_is_shared(tor: TorChain) -> None:
+    """Both are sent to one listener that does not tell them apart."""
+    with tor.watched() as streams, tor.stopped("torvm"):
+        shared = f"{tor.ip('sys-tor')[0]}:{SHARED}"
+        streams.controller.set_conf("TransPort", f"{shared} NoIsolateClientAddr")
+        listing = tor.run("sys-tor", "nft", "list", "map", *TO_TCP.split())
+        for old in ELEMENT.findall(listing):
+            new = f"{old.rpartition(':')[0]}: {SHARED}"
+            change = (
+                f"delete element {TO_TCP} {{ {old} }}; add element {TO_TCP} {{ {new} }}"
+            )
+            tor.run("sys-tor", "nft", change)
+        one, two = both(tor, streams, 3, sites=(WEB,))
+
+    assert one & two
+
+
+def test_a_new_identity_moves_that_client_alone(tor: TorChain) -> None:
+    with tor.watched() as streams:
+        one, two = both(tor, streams, 3)
+        tor.cli("tor", "new-identity", "anon")
+        after_one, after_two = both(tor, streams, 3)
+
+    assert not one & after_one
+    assert two & after_two
+    assert not after_one & after_two
+
+
+def test_newnym_would_move_everybody(tor: TorChain) -> None:
+    """X11: which is why it is not what a new identity is."""
+    with tor.watched() as streams:
+        _, two = both(tor, streams, 2)
+        streams.controller.signal("NEWNYM")
+        _, after = both(tor, streams, 2)
+
+    assert not two & after
+
+
+def test_an_address_that_comes_back_has_none_of_the_old_circuits(
+    tor: TorChain,
+) -> None:
+    """X10: a disposable gets the address of one before it, E28 its circuits."""
+    with tor.watched() as streams:
+        one, two = both(tor, streams, 3)
+        tor.cli("prefs", "anon", "netvm", "none")
+        tor.cli("prefs", "anon", "netvm", "sys-tor")
+        after_one, after_two = both(tor, streams, 3)
+
+    assert not one & after_one
+    assert two & after_two
+
+
+def test_names_are_asked_on_circuits_of_their_own(tor: TorChain) -> None:
+    """Each client has a DNSPort, too."""
+    with tor.watched() as streams:
+        found = {}
+        for client in ("anon", "anon2"):
+            assert WEB in tor.run(
+                client, "dig", "+short", "+tries=5", "@10.139.1.1", "www.example.com"
+            )
+            found[client] = streams.of(client)
+
+    assert found["anon"]
+    assert not found["anon"] & found["anon2"]
+
+
+def test_the_command_tells_who_uses_which_circuit(tor: TorChain) -> None:
+    """The countries of a private network are not known, its relays' names are."""
+    with tor.watched() as streams:
+        tor.through("anon")
+        circuits = {c.id: c.path for c in streams.controller.get_circuits()}
+    said = tor.ask("tor", action="circuits", domain="anon", addresses=False)
+    with_addresses = tor.ask("tor", action="circuits", domain=None, addresses=True)
+    assert isinstance(said.data, dict)
+    assert isinstance(with_addresses.data, dict)
+    rows, more = said.data["circuits"], with_addresses.data["circuits"]
+
+    assert rows
+    assert {row["domain"] for row in rows} == {"anon"}
+    names = {nick for path in circuits.values() for _, nick in path}
+    shown = {hop.partition(":")[2] for row in rows for hop in row["relays"].split()}
+    assert shown <= names
+    assert "203.0.113." not in str(rows)
+    assert "203.0.113." in str(more)

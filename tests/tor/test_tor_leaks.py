@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Nothing leaves a TorVM but tor's TCP to relays, whatever happens to it.
+
+Classes (leaks.md, 2.6): T1 to T9, T12, T13, T14, T16 and L5.  The uplink is seen
+from its far end.  Each "nothing" has its control: `test_the_judge_sees_what_leaves`
+sends the same frames past the guard and the rules.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from controller import namespaces
+from tests.e2e.machine import until
+from tests.lab import attacks
+from tests.lab.scene import Scene
+from tests.lab.sniffer import TCP, Sniffer
+from tests.tor.chain import WEB, WEB6, TorChain
+
+pytestmark = pytest.mark.kernel
+
+Attack = Callable[[Scene], list[bytes]]
+Happening = Callable[[TorChain], None]
+
+ATTACKS: dict[Attack, str] = {
+    attacks.fuzz: "T3 T4 T5 T6 T7 T8",
+    attacks.stateless: "T1 T2",
+    attacks.headers: "T6",
+    attacks.hairpin: "T13",
+    attacks.spoofed: "T12",
+    attacks.foreign_dns: "T9",
+}
+
+
+PAUSE = 0.1  # seconds
+
+
+def name(value: object) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+def scene(tor: TorChain, client: str, other: str) -> Scene:
+    (ip, ip6), (other4, other6) = tor.ip(client), tor.ip(other)
+    (gate, gate6), (up, up6) = tor.ip("sys-tor"), tor.ip("sys-net")
+    return Scene(
+        client=str(ip),
+        client6=str(ip6),
+        gateway=str(gate),
+        gateway6=str(gate6),
+        server=WEB,
+        server6=WEB6,
+        other=str(other4),
+        other6=str(other6),
+        uplink=str(up),
+        uplink6=str(up6),
+    )
+
+
+@contextmanager
+def busy(tor: TorChain, client: str) -> Iterator[None]:
+    """Have a client try everything without a pause meanwhile."""
+    over = threading.Event()
+
+    def work() -> None:
+        frames = attacks.fuzz(scene(tor, client, "anon2"))
+        # Without a pause tor would have no time for anybody else.
+        while not over.wait(PAUSE):
+            attacks.send(tor.net(client), "eth0", frames)
+            for address in (WEB, WEB6):
+                with namespaces.inside(tor.net(client)), suppress(OSError):
+                    socket.create_connection((address, 80), timeout=0.2).close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("client", ["anon", "picky"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=name)
+def test_nothing_of_a_client_leaves(tor: TorChain, attack: Attack, client: str) -> None:
+    daemon = tor.process("/usr/bin/tor")
+    with tor.uplink() as uplink, Sniffer(tor.net("anon2"), "eth0") as victim:
+        attacks.send(tor.net(client), "eth0", attack(scene(tor, client, "anon2")))
+        # tor's own traffic is there, so the wire is the right one.
+        assert tor.through("anon2") in tor.exits
+    assert uplink.leaked == []
+    assert [packet for packet in uplink.packets if packet.marked] == []
+    assert victim.marked == []
+    # Nor is it the end of tor, for all the others.
+    assert tor.process("/usr/bin/tor") == daemon
+
+
+def test_the_judge_sees_what_leaves(tor: TorChain) -> None:
+    """The control: without guard and rules the kernel forwards what is sent."""
+    with tor.stopped("torvm"):
+        before = tor.run("sys-tor", "nft", "list", "ruleset")
+        try:
+            tor.run("sys-tor", "nft", "flush ruleset")
+            tor.run("sys-tor", "ip", "rule", "add", "pref", "1", "lookup", "main")
+            with tor.uplink() as uplink:
+                frames = attacks.fuzz(scene(tor, "anon", "anon2"))
+                attacks.send(tor.net("anon"), "eth0", frames)
+        finally:
+            tor.run("sys-tor", "ip", "rule", "del", "pref", "1")
+            tor.run("sys-tor", "nft", "-f", "-", feed=f"flush ruleset\n{before}")
+    assert [packet for packet in uplink.leaked if packet.marked]
+
+
+def test_a_daemon_of_the_gateway_itself_reaches_nobody(tor: TorChain) -> None:
+    """T10: not even as root; that tor does is what all other tests rest on."""
+    with tor.uplink() as uplink:
+        with namespaces.inside(tor.net("sys-tor")):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as made, suppress(OSError):
+                    made.settimeout(1)
+                    made.connect(("203.0.113.11", 5000))
+                    made.send(b"LEAKPROBE" + bytes(8))
+        tor.through("anon")
+    assert uplink.leaked == []
+    assert [packet for packet in uplink.packets if packet.marked] == []
+
+
+def tor_is_killed(tor: TorChain) -> None:
+    tor.end("/usr/bin/tor")
+    tor.until("lost")
+    tor.until("up")
+
+
+def agent_is_killed(tor: TorChain) -> None:
+    before = tor.process("torvm")
+    tor.end("torvm")
+    until(lambda: _agent(tor) not in (None, before), within=20)
+    tor.until("up")
+
+
+def _agent(tor: TorChain) -> int | None:
+    with suppress(LookupError):
+        return tor.process("torvm")
+    return None
+
+
+def agent_reloads(tor: TorChain) -> None:
+    os.kill(tor.process("torvm"), signal.SIGHUP)
+    tor.through("anon2")
+
+
+def tor_reads_its_file_again(tor: TorChain) -> None:
+    """Somebody sends SIGHUP: tor is held then, until the agent lets it out."""
+    os.kill(tor.process("/usr/bin/tor"), signal.SIGHUP)
+    tor.through("anon2")
+
+
+def rules_are_reloaded(tor: TorChain) -> None:
+    for _ in range(20):
+        tor.firewall("picky", "add", "accept", "dsthost=198.51.100.81")
+        tor.firewall("picky", "del", number=2)
+
+
+def rules_are_deleted(tor: TorChain) -> None:
+    """L9: somebody flushes the table; the agent takes it back."""
+    tor.run("sys-tor", "nft", "flush table ip qubes")
+    tor.through("anon2")
+
+
+def uplink_flaps(tor: TorChain) -> None:
+    vif = next(
+        line.split(":")[1].strip().partition("@")[0]
+        for line in tor.run("sys-net", "ip", "-o", "link").splitlines()
+        if "vif" in line
+    )
+    for way in ("down", "up"):
+        tor.run("sys-net", "ip", "link", "set", vif, way)
+    tor.until("up")
+    tor.through("anon2")
+
+
+HAPPENINGS: tuple[Happening, ...] = (
+    tor_is_killed,
+    agent_is_killed,
+    agent_reloads,
+    tor_reads_its_file_again,
+    rules_are_reloaded,
+    rules_are_deleted,
+    uplink_flaps,
+)
+
+
+@pytest.mark.parametrize("happening", HAPPENINGS, ids=name)
+def test_nothing_leaves_while_something_happens(
+    tor: TorChain, happening: Happening
+) -> None:
+    """L5, L9, T16: under a client that tries everything; clients are served again."""
+    with tor.uplink() as uplink, busy(tor, "anon"):
+        happening(tor)
+    assert uplink.leaked == []
+    assert [p for p in uplink.packets if p.marked] == []
+    assert [p for p in uplink.packets if p.protocol == TCP]
+    assert tor.through("anon") in tor.exits
+
+
+@pytest.mark.parametrize("port", [53, 9050, 9051, 9053, 10000, 10001, 10002, 30000])
+def test_no_port_of_the_gateway_answers_a_client(tor: TorChain, port: int) -> None:
+    """T13, T14: what is sent to the gateway itself goes to tor, which refuses it.
+
+    The control is the listener that every client has: it answers on each port of
+    another host.
+    """
+    gateway = str(tor.ip("sys-tor")[0])
+    assert tor.fetch("anon", gateway, port, patience=2.0) == ""
