@@ -58,7 +58,7 @@ Personality.TOR = Personality(
     "torvm",
     daemons=("tor", "transport"),
     takes=("bridges", "network"),
-    switches=("relays-only", "forget"),
+    switches=("relays-only", "forget", "socks"),
     only_tcp=True,
 )
 Personality.WIREGUARD = Personality(

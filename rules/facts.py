@@ -94,10 +94,14 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """The ports of a daemon here that the flows of one client end at."""
+    """The ports of a daemon here that the flows of one client end at.
+
+    ``socks`` is where it speaks SOCKS with the client, 0 if it does not.
+    """
 
     tcp: int
     dns: int
+    socks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,10 @@ another, and each client has ports of its own.  Its rules are asked before that,
 while the packet still says where it was going; what they refuse never reaches
 the daemon, and all that is neither TCP nor a name is forwarded nowhere.
 
+What a client sends to this domain itself at port `SOCKS` is not for its transparent
+port: applications that know the daemon speak SOCKS there.  Its rules are asked
+about that address and port alone, for only the daemon learns where it goes.
+
 REDIRECT goes to the address of the vif.  To send flows to 127.0.0.1 would take
 route_localnet, which opens every service there to clients.
 """
@@ -25,6 +29,8 @@ SHORTEST = 8 + 12
 
 # What a client asks of this domain itself about its address (DHCP) is not judged;
 # if it goes elsewhere it is, when it is forwarded.
+SOCKS = 9050  # as tor and everybody who looks for it have it
+
 # Just before dstnat: the ports are still those that the client wrote.
 BEFORE_DSTNAT = "dstnat - 1"
 
@@ -39,12 +45,15 @@ def _table(w: Words) -> str:
 add map {t} judged {{ {w.clients} }}
 add map {t} to_tcp {{ {_to(w, "tcp")} }}
 add map {t} to_dns {{ {_to(w, "udp")} }}
+add map {t} to_socks {{ {_to(w, "tcp")} }}
 add chain {t} judge {{ type filter hook prerouting priority {BEFORE_DSTNAT}; }}
 flush chain {t} judge
 add rule {t} judge udp sport 68 udp dport 67 return
 add rule {t} judge ct direction original meta l4proto {{ tcp, udp }} \
 {sender} vmap @judged comment "{INTO_DAEMON.name}"
 add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns
+add rule {t} dstnat tcp dport {SOCKS} fib daddr type local \
+redirect to : {sender} map @to_socks
 add rule {t} dstnat tcp flags & (fin | syn | rst | ack) == syn \
 redirect to : {sender} map @to_tcp
 flush chain {t} into-daemon
@@ -74,6 +83,8 @@ def redirects(allowed: Allowed, facts: Facts) -> Iterator[tuple[Key, Object]]:
         yield Key(words.table, "judged"), Map(words.clients, judged)
         yield Key(words.table, "to_tcp"), Map(_to(words, "tcp"), tcp)
         yield Key(words.table, "to_dns"), Map(_to(words, "udp"), dns)
+        socks = {at: str(port.socks) for at, port in ports.items() if port.socks}
+        yield Key(words.table, "to_socks"), Map(_to(words, "tcp"), socks)
 
 
 def _senders(facts: Facts, version: Family) -> Mapping[str, Client]:

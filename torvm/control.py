@@ -184,7 +184,7 @@ class Control:
         def received(untrusted_message: bytes) -> None:
             try:
                 reply(_message(untrusted_message))
-            except (stem.ProtocolError, stem.SocketError) as error:
+            except (stem.ProtocolError, stem.SocketError, ValueError) as error:
                 raise GoneError(f"malformed answer: {type(error).__name__}") from error
 
         try:

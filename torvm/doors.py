@@ -74,7 +74,11 @@ class Doors:
     @property
     def redirects(self) -> Mapping[int, Redirect]:
         """The port of each client, by the index of its vif."""
-        return {c.index: Redirect(tcp=p, dns=p) for c, p in self.in_force.items()}
+        socks = int(self.socks)
+        return {
+            client.index: Redirect(tcp=port, dns=port, socks=socks * (port + 1))
+            for client, port in self.in_force.items()
+        }
 
     @property
     def moving(self) -> frozenset[Address]:

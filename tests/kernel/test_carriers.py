@@ -330,6 +330,39 @@ def test_names_end_at_the_daemon_whomever_they_are_asked_of(rig: Rig) -> None:
     daemon.socket.close()
 
 
+@pytest.mark.parametrize(
+    ("to", "socks", "arrives"),
+    [
+        (("10.137.0.9", 9050), 9102, "socks"),
+        (("10.137.0.9", 9050), 0, "transparent"),
+        (("10.137.0.9", 9051), 9102, "transparent"),
+        ((BEYOND, 9050), 9102, "transparent"),
+    ],
+)
+def test_socks_is_spoken_at_one_port_of_the_gateway(
+    rig: Rig, to: tuple[str, int], socks: int, arrives: str
+) -> None:
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(9100, 9101, socks)})
+    rig.load(OPEN, facts)
+    ends = {"transparent": 9100, "socks": 9102}
+    listening = {
+        name: Listener(rig, "gateway", socket.SOCK_STREAM, ("10.137.0.9", port))
+        for name, port in ends.items()
+    }
+    for each in listening.values():
+        each.socket.listen(1)
+    with namespaces.inside(rig.net("client")):
+        socket.create_connection(to, timeout=5).close()
+    found = []
+    for name, each in listening.items():
+        with suppress(BlockingIOError):
+            each.socket.accept()[0].close()
+            found.append(name)
+        each.socket.close()
+
+    assert found == [arrives]
+
+
 @pytest.mark.parametrize(("size", "arrives"), [(12, True), (11, False), (0, False)])
 def test_what_is_too_short_for_a_question_does_not_reach_the_daemon(
     rig: Rig, size: int, *, arrives: bool

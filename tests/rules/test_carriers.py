@@ -44,7 +44,7 @@ FACTS = Facts(
         }
     ),
     tunnel=TUNNEL,
-    redirects={22: Redirect(9100, 9101)},
+    redirects={22: Redirect(9100, 9101, 9102)},
 )
 CONTENTS: dict[tuple[str, str], object] = {
     (IP, "by_uid"): {"7 . 192.0.2.1 . 17 . 51820"},
@@ -67,6 +67,7 @@ CONTENTS: dict[tuple[str, str], object] = {
     (IP, "clamp_out"): {"21": "1340"},
     (IP6, "clamp_in"): {"21": "1320"},
     (IP, "to_tcp"): {"22 . 10.137.0.5": "9100"},
+    (IP, "to_socks"): {"22 . 10.137.0.5": "9102"},
     (IP6, "to_dns"): {"22 . fd09:24ef:4179::a89:5": "9101"},
     (IP, "judged"): {"22 . 10.137.0.5": "goto q_10-137-0-5"},
 }

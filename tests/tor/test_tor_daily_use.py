@@ -11,7 +11,10 @@ from tests.e2e.machine import until
 from tests.lab.sniffer import TCP, UDP
 from tests.tor.chain import CIRCUITS, OTHER, WEB, WEB6, TorChain
 
-pytestmark = pytest.mark.kernel
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning"),
+]
 
 BRIDGE = (ip_address("203.0.113.20"), 4443)
 VIRTUAL = "@10.139.1.1"
@@ -94,6 +97,25 @@ def test_with_relays_only_tor_may_talk_to_relays(changed: TorChain) -> None:
 
     assert allowed.count("203.0.113.") == 5
     assert BRIDGE[0].compressed not in allowed
+
+
+def test_applications_that_know_tor_keep_their_streams_apart(
+    changed: TorChain,
+) -> None:
+    """Two names to authenticate with are two circuits, one name is one."""
+    changed.become("socks = true")
+    with changed.watched() as streams:
+        found = []
+        for user in ("one:x", "two:x", "one:x"):
+            proxy = f"{user}@{changed.ip('sys-tor')[0]}:9050"
+            page = "http://www.example.com/ip"
+            words = ("--silent", "--retry", "3", "--socks5-hostname", proxy, page)
+            assert changed.run("anon", "curl", *words).strip() in changed.exits
+            found.append(streams.of("anon"))
+
+    assert all(found)
+    assert found[0] == found[2]
+    assert not found[0] & found[1]
 
 
 def test_with_a_bridge_the_uplink_carries_what_goes_to_it(changed: TorChain) -> None:

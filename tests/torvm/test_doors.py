@@ -52,6 +52,13 @@ def test_a_client_has_a_port_of_every_kind_in_both_versions() -> None:
     }
 
 
+def test_socks_is_spoken_where_it_is_asked_for() -> None:
+    doors = settled(Doors().follow([ONE], HERE, socks=True))
+
+    assert doors.redirects == {1: Redirect(FIRST, FIRST, FIRST + 1)}
+    assert settled(follow(doors, ONE)).redirects == {1: Redirect(FIRST, FIRST)}
+
+
 def test_without_ipv6_and_socks_there_is_less_to_attack() -> None:
     doors = follow(Doors(), client(1, v6=False))
 
