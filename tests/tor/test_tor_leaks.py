@@ -201,6 +201,7 @@ def test_nothing_leaves_while_something_happens(
     """L5, L9, T16: under a client that tries everything; clients are served again."""
     with tor.uplink() as uplink, busy(tor, "anon"):
         happening(tor)
+        tor.through("anon2")
     assert uplink.leaked == []
     assert [p for p in uplink.packets if p.marked] == []
     assert [p for p in uplink.packets if p.protocol == TCP]
