@@ -21,6 +21,31 @@ def value_at(space: Space, node: Node, point: Point) -> Hashable:
     return node.value
 
 
+def possible_at(
+    space: Space, node: Node, point: Point
+) -> dict[Hashable, frozenset[int]]:
+    """Return every value that one packet may get; fields not named are not known.
+
+    With each come the levels of the fields that have to be something other than
+    0 for it; the first needs none.
+    """
+    found: dict[Hashable, frozenset[int]] = {}
+    waiting: list[tuple[Node, frozenset[int]]] = [(node, frozenset())]
+    while waiting:
+        item, needed = waiting.pop()
+        if isinstance(item, Leaf):
+            found.setdefault(item.value, needed)
+            continue
+        name = space.names[item.level]
+        if name in point:
+            waiting.append((child_at(item, point[name]), needed))
+            continue
+        first, *others = item.children
+        waiting += ((child, needed | {item.level}) for child in others)
+        waiting.append((first, needed))
+    return found
+
+
 def leaves(node: Node) -> frozenset[Hashable]:
     """Return every value that some packet gets."""
     return frozenset(n.value for n in _all(node) if isinstance(n, Leaf))

@@ -7,13 +7,13 @@ with a name, so that a result can be asked in two ways: what may happen, for
 some value of the doubts, and what must happen, for all of them.
 """
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
 
 from proof.bytecode import Bytecode, Place
 from proof.comparisons import Comparisons
 from proof.diagram import BOTTOM, Budget, Node, OverrunError
-from proof.explore import Point, project, relabel, value_at
+from proof.explore import project, relabel
 from proof.fields import FRAGMENTS, layout
 from proof.lookups import Contents, Lookups, contents
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
@@ -35,6 +35,15 @@ class Seen:
     comment: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What the machines of several domains share; ``name`` is that of one of them."""
+
+    space: Space
+    doubts: dict[int, str] = field(default_factory=dict)
+    name: str = ""
+
+
 class Machine:
     """Runs the chains of one snapshot for one IP version (4 or 6).
 
@@ -46,12 +55,15 @@ class Machine:
         code: Bytecode,
         routing: Routing,
         version: int,
-        budget: Budget | None = None,
+        common: "Budget | Common | None" = None,
     ) -> None:
-        """Start with no chain run."""
-        self.space = Space((), budget)
+        """Start with no chain run; alone, or with what several machines share."""
+        if not isinstance(common, Common):
+            common = Common(Space((), common))
+        self.space, self.doubts = common.space, common.doubts
         self.fields = layout(version, routing.links, self.space)
-        self.doubts = {self.space.levels[FRAGMENTS]: "later fragments"}
+        self.doubts[self.space.levels[FRAGMENTS]] = "later fragments"
+        self._name = f"{common.name}: " if common.name else ""
         comparisons = Comparisons(self.space, self._doubt)
         self._code = code
         self._ready: dict[Place, Contents] = {}
@@ -76,7 +88,7 @@ class Machine:
     def _doubt(self, reason: str) -> Node:
         if len(self.doubts) >= _DOUBTS:
             raise OverrunError(f"more than {_DOUBTS} doubts, the last: {reason}")
-        level = self.space.field(f"doubt {len(self.doubts)}", 1)
+        level = self.space.field(f"doubt {len(self.space.names)}", 1)
         self.doubts[level] = f"{self._here}: {reason}"
         return self.space.within(level, (1, 1))
 
@@ -157,7 +169,7 @@ class Machine:
             return self._steps[key]
         doubts = len(self.doubts)
         rule = self._code.chains[place].rules[index]
-        self._here = f"{place} handle {rule.handle}"
+        self._here = f"{self._name}{place} handle {rule.handle}"
         found = run(self._tools, place, rule.expressions, env)
         if len(self.doubts) == doubts:
             self._steps[key] = found
@@ -179,50 +191,17 @@ class Machine:
 
         return relabel(self.space, node, left)
 
-    def trace(self, place: Place, point: Point, env: Env = UNTOUCHED) -> Iterator[Seen]:
-        """Yield the rules that a packet matches, the deciding one last.
+    def step(self, place: Place, index: int, env: Env) -> Node:
+        """Return what one rule does, the same at each call: to look at, not to prove.
 
-        Where a doubt decides, the way is that of a doubt that does not hold.
+        It says nothing for the packets that the rule does not match.
         """
-        yield from _Trace(self, point).chain(place, env)
-
-    def matched(self, place: Place, index: int, env: Env, point: Point) -> Hashable:
-        """Return the step of one rule for one packet, None if it does not match."""
         key = (place, index, env)
         if key not in self._traced:
             self._traced[key] = self._step(place, index, env)
-        return value_at(self.space, self._traced[key], point)
+        return self._traced[key]
 
     @property
     def code(self) -> Bytecode:
         """The bytecode that is run."""
         return self._code
-
-
-@dataclass(slots=True)
-class _Trace:
-    machine: Machine
-    point: Mapping[str, int]
-    outcome: Outcome | None = None
-
-    def chain(self, place: Place, env: Env) -> Iterator[Seen]:
-        """Yield the rules matched in a chain; ``outcome`` is how it was left."""
-        for index, rule in enumerate(self.machine.code.chains[place].rules):
-            step = self.machine.matched(place, index, env, self.point)
-            if step is None:
-                continue
-            yield Seen(place, rule.handle, rule.comment)
-            match step:
-                case Onwards(left):
-                    env = left
-                case Outcome() as outcome:
-                    self.outcome = outcome
-                    return
-                case Call(chain, goto, left):
-                    yield from self.chain(chain, left)
-                    if goto or self.outcome is None or self.outcome.end != End.RETURN:
-                        return
-                    env = self.outcome.env
-                case _:
-                    raise TypeError(f"not a step: {step}")
-        self.outcome = Outcome(End.RETURN, env)

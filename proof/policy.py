@@ -26,6 +26,7 @@ from proof.fields import (
 from proof.machine import Machine
 from proof.outcome import End, Outcome
 from proof.space import Space
+from proof.trace import Trace
 from rules.decide import ICMP, ICMPV6, TCP, UDP
 from rules.ground import Ground, Match, Networks
 from rules.model import Action, Address, Family, family
@@ -132,6 +133,6 @@ def _compared(machine: Machine, place: Place, wanted: Node) -> Answer:
 def _refuted(machine: Machine, place: Place, result: Node, packet: Point) -> Refuted:
     match value_at(machine.space, result, packet):
         case Outcome(end):
-            return Refuted(packet, end, tuple(machine.trace(place, packet)))
+            return Refuted(packet, end, tuple(Trace(machine, packet).chain(place)))
         case other:
             raise TypeError(f"not an outcome: {other}")

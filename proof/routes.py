@@ -10,7 +10,10 @@ Prefix = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface.  ``kind`` is "" for real hardware; ``xdp``: a program is on it."""
+    """An interface.  ``kind`` is "" for real hardware; ``xdp``: a program is on it.
+
+    ``mac`` is its own address, of any length.
+    """
 
     index: int
     name: str
@@ -20,6 +23,7 @@ class Link:
     kind: str = ""
     controller: int | None = None
     xdp: bool = False
+    mac: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

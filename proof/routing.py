@@ -112,6 +112,7 @@ def _link(head: tuple[int, ...], more: Attributes) -> Link:
         if _LINK_CONTROLLER in more
         else None,
         xdp=bool(host_number(xdp.get(2), "link xdp")),
+        mac=more.get(1, b""),
     )
 
 

@@ -37,6 +37,7 @@ _PATTERNS = (
     "ipv4/conf/*/accept_local",
     "ipv4/conf/*/accept_source_route",
     "ipv6/conf/*/forwarding",
+    "ipv6/conf/*/force_forwarding",
     "ipv6/conf/*/disable_ipv6",
     "ipv6/conf/*/accept_source_route",
     "netfilter/nf_conntrack_tcp_loose",

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way of every packet through one place.
+
+As ip_rcv(), ip_forward() and ip_output() and their twins of IPv6 go.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from proof.diagram import Node
+from proof.explore import relabel
+from proof.fields import DPORT, DST, FRAMED, IIF, NEW, OIF, PROTO, SPORT, SRC, UNTRACKED
+from proof.forwarding import Kind, Way
+from proof.hooks import (
+    DROPPED,
+    EGRESS,
+    FORWARD,
+    INPUT,
+    POSTROUTING,
+    PREROUTING,
+    TO_SOURCE,
+    TO_TARGET,
+    TRACKING,
+    Hooks,
+    Stop,
+)
+from proof.outcome import Env, Nat
+from proof.routes import Link
+from proof.substitute import Field, Meaning
+from proof.tracked import (
+    DST_NAT,
+    DST_NAT_DONE,
+    FORWARDS,
+    REPLIES,
+    known,
+    never_tracked,
+)
+from proof.translation import WITH_PORTS, bound_source, bound_target, source_port
+from proof.view import FRAME_SOURCE, STATUS, View, choice, first_view
+
+_ETHERNET = 1  # ARPHRD_ETHER
+FIB_KIND = "fib 3 10"  # the type (NFT_FIB_RESULT_ADDRTYPE) of daddr . iif
+UNMARKED = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """It leaves by an interface; ``view`` is what it is then."""
+
+    oif: int
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How packets come in: by an interface, in a state of conntrack.
+
+    ``any_route``: whatever the routing tables are.
+    """
+
+    iif: int
+    ct: int = NEW
+    any_route: bool = False
+
+
+@dataclass(slots=True)
+class Passage:
+    """One place for one IP version."""
+
+    hooks: Hooks
+    memo: dict[Entry, Node] = field(default_factory=dict)
+
+    def arrive(self, entry: Entry) -> Node:
+        """Return `Sent` or `Stop` for each packet that comes in."""
+        if entry not in self.memo:
+            link = self.hooks.links[entry.iif]
+            self.memo[entry] = _Arrival(self.hooks, entry, link).run()
+        return self.memo[entry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    hooks: Hooks
+    entry: Entry
+    link: Link
+
+    def run(self) -> Node:
+        """Go through hook prerouting, up to where conntrack looks."""
+        hooks, entry = self.hooks, self.entry
+        view = first_view(
+            hooks.name,
+            hooks.version,
+            entry.iif,
+            framed=self.link.hardware == _ETHERNET,
+        ).where({FIB_KIND: hooks.incoming.kinds(self.link)})
+        early = hooks.split(PREROUTING, TRACKING, TO_TARGET)[0]
+        env = Env(mark=UNMARKED, ct_mark=UNMARKED if entry.ct == NEW else None)
+        return hooks.follow(early, env, view, lambda env: self._tracked(env, view))
+
+    def _tracked(self, env: Env, view: View) -> Node:
+        hooks, space, ct = self.hooks, self.hooks.common.space, self.entry.ct
+        if env.untracked and ct != UNTRACKED:
+            return space.leaf(DROPPED)  # no such packet
+        view = view.where(known(space, ct))
+        middle = hooks.split(PREROUTING, TRACKING, TO_TARGET)[1]
+        clean = Env(mark=env.mark, ct_mark=env.ct_mark, rewritten=env.rewritten)
+        found = hooks.follow(
+            middle, clean, view, lambda env: self._to_target(env, view)
+        )
+        if env.untracked:
+            return found
+        alone = hooks.viewer.seen(never_tracked(space, hooks.version), view)
+        here = alone if ct == UNTRACKED else space.minus(space.true, alone)
+        return space.over(space.only(here, found), space.leaf(DROPPED))
+
+    def _to_target(self, env: Env, view: View) -> Node:
+        hooks = self.hooks
+        if self.entry.ct in REPLIES:
+            to = "where a reply goes"
+            back: dict[str, Meaning] = {n: self._free(n, to) for n in (DST, DPORT)}
+            return self._late(env, view.where(back))
+        chains = hooks.translating(PREROUTING)
+        if self.entry.ct not in FORWARDS or not chains:
+            return self._late(env, view)
+        return hooks.translate(
+            chains, env, view, lambda env, nat: self._targeted(env, view, nat)
+        )
+
+    def _free(self, name: str, reason: str) -> Field:
+        """Return a field that nobody knows in place of this one."""
+        common = self.hooks.common
+        width = common.space.tops[common.space.levels[name]].bit_length()
+        text = f"{self.hooks.name}: {reason}"
+        return Field(choice(common, f"{text}: {name}", width, text))
+
+    def _targeted(self, env: Env, view: View, nat: Nat | None) -> Node:
+        new = self.entry.ct == NEW
+        plain = view.where({STATUS: DST_NAT_DONE} if new else {})
+        if nat is None:
+            return self._late(env, plain)
+        fixed = bound_target(self.hooks, self.link, nat)
+        if fixed is None:
+            return self.hooks.common.space.leaf(DROPPED)
+        status: dict[str, Meaning] = {STATUS: DST_NAT_DONE | DST_NAT} if new else {}
+        translated = self._late(env, view.where(fixed | status))
+        return self._or_not(translated, lambda: self._late(env, plain))
+
+    def _or_not(self, translated: Node, plain: Callable[[], Node]) -> Node:
+        """Return what becomes of a flow that may run since before the rules."""
+        if self.entry.ct == NEW:
+            return translated
+        space = self.hooks.common.space
+        doubt = self.hooks.doubt("a running flow is not translated as flows now are")
+        return space.over(space.only(doubt, plain()), translated)
+
+    def _late(self, env: Env, view: View) -> Node:
+        late = self.hooks.split(PREROUTING, TRACKING, TO_TARGET)[2]
+        return self.hooks.follow(late, env, view, lambda env: self._routed(env, view))
+
+    def _routed(self, env: Env, view: View) -> Node:
+        hooks = self.hooks
+        if self.entry.any_route:
+            name = f"{hooks.name}: any routing table, from {self.link.name}"
+            choice(hooks.common, name, 32, name)
+            found = hooks.incoming.any_way(self.link, name)
+        else:
+            found = hooks.incoming.way(self.link, _host_number(env))
+
+        def on(value: Hashable) -> Hashable | Node:
+            match value:
+                case Way(Kind.OUT, oif):
+                    return self._forward(env, view, oif)
+                case Way(Kind.HERE):
+                    return self._here(env, view)
+                case _:
+                    return DROPPED
+
+        return relabel(hooks.common.space, hooks.viewer.seen(found, view), on)
+
+    def _here(self, env: Env, view: View) -> Node:
+        space = self.hooks.common.space
+        translated = DST in dict(view.fixed)
+        end = space.leaf(Stop.HANDED_OVER if translated else Stop.HERE)
+        chains = self.hooks.split(INPUT)[0]
+        return self.hooks.follow(chains, env, view, lambda _: end)
+
+    def _forward(self, env: Env, view: View, oif: int) -> Node:
+        hooks = self.hooks
+        if not hooks.incoming.forwards(self.link):
+            return hooks.common.space.leaf(DROPPED)
+        on = view.where({OIF: oif}, on=True)
+        before = hooks.split(POSTROUTING, TO_SOURCE)[0]
+        chains = [*hooks.split(FORWARD)[0], *before]
+        return hooks.follow(chains, env, on, lambda env: self._to_source(env, on, oif))
+
+    def _to_source(self, env: Env, view: View, oif: int) -> Node:
+        hooks = self.hooks
+        if self.entry.ct in REPLIES:
+            whose = "the sender of a reply"
+            free: dict[str, Meaning] = {n: self._free(n, whose) for n in (SRC, SPORT)}
+            return self._out(env, view.where(free), oif)
+        chains = hooks.translating(POSTROUTING)
+        if self.entry.ct not in FORWARDS or not chains:
+            return self._out(env, view, oif)
+        return hooks.translate(
+            chains, env, view, lambda env, nat: self._sourced(env, view, oif, nat)
+        )
+
+    def _sourced(self, env: Env, view: View, oif: int, nat: Nat | None) -> Node:
+        if nat is None:
+            return self._out(env, view, oif)
+        space = self.hooks.common.space
+        options = bound_source(self.hooks, self.hooks.links[oif], nat)
+        if not options:
+            return space.leaf(DROPPED)
+        found: Node = space.nothing
+        for number, (doubt, fixed) in enumerate(options):
+            # Ports are chosen anew; the type of an ICMP message stays.
+            ported = space.within(space.levels[PROTO], *((n, n) for n in WITH_PORTS))
+            port: dict[str, Meaning] = {SPORT: source_port(self.hooks)}
+            with_port = self._out(env, view.where(fixed | port), oif)
+            other = self._out(env, view.where(fixed), oif)
+            both = space.over(space.only(ported, with_port), other)
+            last = number == len(options) - 1
+            found = space.over(found, both if last else space.only(doubt, both))
+        return self._or_not(found, lambda: self._out(env, view, oif))
+
+    def _out(self, env: Env, view: View, oif: int) -> Node:
+        hooks, link = self.hooks, self.hooks.links[oif]
+        after = hooks.split(POSTROUTING, TO_SOURCE)[1]
+        framed = link.hardware == _ETHERNET
+        mac = int.from_bytes(link.mac, "big")
+        left: dict[str, Meaning] = {IIF: 0, FRAMED: int(framed), FRAME_SOURCE: mac}
+        out = view.where(left)
+        end = hooks.common.space.leaf(Sent(oif, out))
+
+        def beyond(env: Env) -> Node:
+            return hooks.follow(
+                hooks.chains(EGRESS, link.name), env, out, lambda _: end
+            )
+
+        return hooks.follow(after, env, view, beyond)
+
+
+def _host_number(env: Env) -> int | None:
+    mark = env.mark or ()
+    known = bytes(byte for byte in mark if isinstance(byte, int))
+    return int.from_bytes(known, "little") if len(known) == len(mark) else None

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What conntrack says of packets: which may be in which state, and what follows.
+
+Sources: ``nf_conntrack_core.c``, ``nf_conntrack_proto_icmpv6.c``.
+"""
+
+from proof.diagram import Node
+from proof.fields import (
+    CT,
+    DPORT,
+    DST,
+    ESTABLISHED,
+    ESTABLISHED_REPLY,
+    INVALID,
+    IPV6,
+    NEW,
+    ORIGINAL_DST,
+    PROTO,
+    RELATED,
+    RELATED_REPLY,
+    SPORT,
+    SRC,
+    UNTRACKED,
+)
+from proof.space import Space
+from proof.substitute import Field, Meaning
+from proof.view import STATUS
+
+FORWARDS = (NEW, ESTABLISHED, RELATED)
+"""States of packets in the direction in which the flow was opened."""
+REPLIES = (ESTABLISHED_REPLY, RELATED_REPLY)
+NO_FLOW = (INVALID, UNTRACKED)
+STATES = (*FORWARDS, *NO_FLOW, *REPLIES)
+WORDS = {
+    NEW: "new",
+    ESTABLISHED: "established",
+    RELATED: "related",
+    ESTABLISHED_REPLY: "reply",
+    RELATED_REPLY: "error about a flow",
+    INVALID: "invalid",
+    UNTRACKED: "untracked",
+}
+
+ICMPV6 = 58
+# Multicast listeners and neighbours (noct_valid_new): types 130 to 137, and 143.
+_UNTRACKED_TYPES = ((130 << 8, (138 << 8) - 1), (143 << 8, (144 << 8) - 1))
+DST_NAT, SRC_NAT = 1 << 5, 1 << 4  # IPS_…
+DST_NAT_DONE, SRC_NAT_DONE = 1 << 8, 1 << 7
+
+
+def never_tracked(space: Space, version: int) -> Node:
+    """Return the packets that conntrack leaves alone by itself."""
+    if version != IPV6:
+        return space.false
+    return space.both(
+        space.within(space.levels[PROTO], (ICMPV6, ICMPV6)),
+        space.within(space.levels[SPORT], *_UNTRACKED_TYPES),
+    )
+
+
+def known(space: Space, ct: int) -> dict[str, Meaning]:
+    """Return what conntrack's fields are once it has looked at the packet."""
+    found: dict[str, Meaning] = {CT: ct}
+    if ct in FORWARDS:
+        found |= {
+            ORIGINAL_DST: Field(space.levels[DST]),
+            "ct original source": Field(space.levels[SRC]),
+            "ct original source port": Field(space.levels[SPORT]),
+            "ct original destination port": Field(space.levels[DPORT]),
+        }
+    if ct == NEW:
+        found[STATUS] = 0
+    return found
