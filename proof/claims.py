@@ -132,6 +132,15 @@ class Asserted:
                 return f"{self.client} to {to}: only through {name}"
 
 
+def concerns(claim: "Claim", version: int) -> bool:
+    """Return whether a claim can be about packets of an IP version at all."""
+    match claim:
+        case Asserted(_, to):
+            return not to or any(network.version == version for network in to)
+        case _:
+            return True
+
+
 Claim = (
     NoMoreThanList
     | NoLessThanList

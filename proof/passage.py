@@ -38,7 +38,7 @@ from proof.tracked import (
 from proof.translation import WITH_PORTS, bound_source, bound_target, source_port
 from proof.view import FRAME_SOURCE, STATUS, View, choice, first_view
 
-_ETHERNET = 1  # ARPHRD_ETHER
+ETHERNET = 1  # ARPHRD_ETHER
 FIB_KIND = "fib 3 10"  # the type (NFT_FIB_RESULT_ADDRTYPE) of daddr . iif
 UNMARKED = (0, 0, 0, 0)
 
@@ -91,7 +91,7 @@ class _Arrival:
             hooks.name,
             hooks.version,
             entry.iif,
-            framed=self.link.hardware == _ETHERNET,
+            framed=self.link.hardware == ETHERNET,
         ).where({FIB_KIND: hooks.incoming.kinds(self.link)})
         early = hooks.split(PREROUTING, TRACKING, TO_TARGET)[0]
         env = Env(mark=UNMARKED, ct_mark=UNMARKED if entry.ct == NEW else None)
@@ -164,7 +164,7 @@ class _Arrival:
             choice(hooks.common, name, 32, name)
             found = hooks.incoming.any_way(self.link, name)
         else:
-            found = hooks.incoming.way(self.link, _host_number(env))
+            found = hooks.incoming.way(self.link, host_number(env))
 
         def on(value: Hashable) -> Hashable | Node:
             match value:
@@ -228,7 +228,7 @@ class _Arrival:
     def _out(self, env: Env, view: View, oif: int) -> Node:
         hooks, link = self.hooks, self.hooks.links[oif]
         after = hooks.split(POSTROUTING, TO_SOURCE)[1]
-        framed = link.hardware == _ETHERNET
+        framed = link.hardware == ETHERNET
         mac = int.from_bytes(link.mac, "big")
         left: dict[str, Meaning] = {IIF: 0, FRAMED: int(framed), FRAME_SOURCE: mac}
         out = view.where(left)
@@ -242,7 +242,8 @@ class _Arrival:
         return hooks.follow(after, env, view, beyond)
 
 
-def _host_number(env: Env) -> int | None:
+def host_number(env: Env) -> int | None:
+    """Return the mark as a number, None if it is not known."""
     mark = env.mark or ()
     known = bytes(byte for byte in mark if isinstance(byte, int))
     return int.from_bytes(known, "little") if len(known) == len(mark) else None

@@ -45,27 +45,29 @@ _REFUSING = frozenset({End.DROP, End.REJECT, End.RETURN})
 _LIKED = {PROTO: (TCP, UDP, ICMP, ICMPV6), DPORT: (443, 53, 22), TRANSPORT: (20,)}
 
 
-def accepted(machine: Machine, ground: Ground) -> Node:
-    """Return the packets, by original destination, that the list accepts."""
-    space = machine.space
+def accepted(space: Space, ground: Ground, target: str = ORIGINAL_DST) -> Node:
+    """Return the packets that the list accepts; ``target`` is where they go to."""
     leaves = {
         action: space.true if action is Action.ACCEPT else space.false
         for action in Action
     }
-    rules = [space.only(_box(space, m), leaves[m.action]) for m in ground.matches]
+    rules = [
+        space.only(box(space, m, target), leaves[m.action]) for m in ground.matches
+    ]
     return space.fold(space.over, [*rules, leaves[ground.default]], space.nothing)
 
 
-def _box(space: Space, match: Match) -> Node:
+def box(space: Space, match: Match, target: str = ORIGINAL_DST) -> Node:
+    """Return the packets that a match of a list is about."""
     found: Node = space.true
-    for name, spans in _spans(match):
+    for name, spans in _spans(match, target):
         found = space.both(found, space.within(space.levels[name], *spans))
     return found
 
 
-def _spans(match: Match) -> Iterator[tuple[str, Iterable[Span]]]:
+def _spans(match: Match, target: str) -> Iterator[tuple[str, Iterable[Span]]]:
     if match.networks is not None:
-        yield ORIGINAL_DST, _addresses(match.networks)
+        yield target, _addresses(match.networks)
     if match.protocols is not None:
         yield PROTO, [(number, number) for number in match.protocols]
     if match.ports is not None:
@@ -103,7 +105,7 @@ def client_is_as_its_list(machine: Machine, address: Address, ground: Ground) ->
     if place not in machine.code.chains:
         return Unknown(f"there is no chain {place}")
     try:
-        return _compared(machine, place, accepted(machine, ground))
+        return _compared(machine, place, accepted(machine.space, ground))
     except OverrunError as error:
         return Unknown(str(error))
 

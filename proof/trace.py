@@ -16,13 +16,15 @@ class Trace:
     """Follows a packet; a field that it has no number for is not known.
 
     ``outcome`` is how the last chain was left.  Where a doubt decides, the way
-    goes on as if it did not hold, and ``doubts`` has its name.
+    goes on as if it did not hold, and ``doubts`` has its name.  ``by_policy``: no
+    rule of the base chain decided.
     """
 
     machine: Machine
     point: Point
     outcome: Outcome = field(default_factory=lambda: Outcome(End.RETURN))
     doubts: list[str] = field(default_factory=list)
+    by_policy: bool = False
 
     def hooked(self, place: Place, env: Env = UNTOUCHED) -> Iterator[Seen]:
         """Yield the rules matched in a base chain, whose end is its policy."""
@@ -31,6 +33,7 @@ class Trace:
         if self.outcome.end is End.RETURN and hook is not None:
             end = End.ACCEPT if hook.policy else End.DROP
             self.outcome = replace(self.outcome, end=end)
+            self.by_policy = True
 
     def chain(self, place: Place, env: Env = UNTOUCHED) -> Iterator[Seen]:
         """Yield the rules matched in a chain."""

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which cases a claim has."""
+
+from proof.at_one import no_transit, of_one
+from proof.cases import At, Cases, UnconnectedError
+from proof.claims import (
+    Alone,
+    Apart,
+    Asserted,
+    Claim,
+    NoLessThanList,
+    NoMoreThanList,
+    NoSpoof,
+    NotOpened,
+    NoTransit,
+    OnlyThrough,
+)
+from proof.on_the_way import of_way
+from proof.realm import Realm
+
+ANSWERS = "what answers flows that others opened is no part of it"
+
+
+def about(realm: Realm, claim: Claim) -> Cases:
+    """Return the cases of a claim; `UnconnectedError`: it is about nobody."""
+    world = realm.world
+    match claim:
+        case NoTransit(domain):
+            if domain not in world.places:
+                raise UnconnectedError(f"{domain}: no domain that provides network")
+            return Cases(no_transit(realm, domain), (domain,))
+        case OnlyThrough() | Asserted():
+            doors = _doors(realm, claim.client)
+            domains = _path(realm, claim.client, _through(claim))
+            every = (case for at in doors for case in of_way(realm, at, claim))
+            return Cases(every, domains)
+        case Alone():
+            raise UnconnectedError(f"{claim.domain}: it has no door")
+        case NoMoreThanList() | NoLessThanList() | NoSpoof() | NotOpened() | Apart():
+            doors = _doors(realm, claim.client)
+            domains = tuple(dict.fromkeys(at.domain for at in doors))
+            every = (case for at in doors for case in of_one(realm, at, claim))
+            assumed = (ANSWERS,) if isinstance(claim, NoMoreThanList) else ()
+            return Cases(every, domains, assumed)
+
+
+def _through(claim: OnlyThrough | Asserted) -> str | None:
+    match claim:
+        case OnlyThrough(_, domain):
+            return domain
+        case Asserted(expect=str(domain)):
+            return domain
+        case Asserted():
+            return None
+
+
+def _doors(realm: Realm, client: str) -> list[At]:
+    places = realm.world.places
+    found = [
+        At(domain, vif, places[domain].clients[vif])
+        for domain, vif in realm.world.doors(client)
+    ]
+    if not found:
+        raise UnconnectedError(f"{client}: no domain of that name is connected")
+    return found
+
+
+def _path(realm: Realm, client: str, through: str | None) -> tuple[str, ...]:
+    """Return the domains that a client's packets may come to, in their order."""
+    if through is not None and through not in realm.world.places:
+        raise UnconnectedError(f"{through}: no domain that provides network")
+    found = [domain for domain, _ in realm.world.doors(client)]
+    for domain in found:
+        uplinks = realm.world.places[domain].uplinks.values()
+        known = (u for u in uplinks if u in realm.world.places)
+        found += (u for u in known if u is not None and u not in found)
+    return tuple(found)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All domains for one IP version, and where packets end up among them.
+
+What a domain sends through its uplink comes to the next one.  What that one does
+is said in terms of the packet as it came to the first: the diagrams of all domains
+are of one space.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from proof.diagram import Node, OverrunError
+from proof.explore import relabel
+from proof.fields import NEW, layout
+from proof.hooks import Hooks, Stop
+from proof.machine import Common, Machine
+from proof.passage import Entry, Passage, Sent
+from proof.space import Space
+from proof.world import World
+
+_HOPS = 16
+
+
+class Where(Enum):
+    """Where packets end up."""
+
+    GONE = "gone"
+    HERE = "delivered to the domain itself"
+    CARRIED = "carried by the domain"
+    CLIENT = "at another client"
+    OUT = "out of the machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Where a packet ends up: at which domain, which way.
+
+    ``name`` is the client's of `Where.CLIENT`.  ``passed`` are the domains that
+    have forwarded it.
+    """
+
+    where: Where
+    domain: str = ""
+    interface: str = ""
+    name: str = ""
+    passed: frozenset[str] = frozenset()
+
+
+GONE = Fate(Where.GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where packets come in, and how: see `proof.passage.Entry`."""
+
+    domain: str
+    interface: str
+    ct: int = NEW
+    any_route: bool = False
+
+
+@dataclass(slots=True)
+class Realm:
+    """The domains of a world for one IP version."""
+
+    world: World
+    version: int
+    space: Space
+    doubts: dict[int, str] = field(default_factory=dict)
+    passages: dict[str, Passage] = field(default_factory=dict)
+    memo: dict[Door, Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Put the fields of packets in their order."""
+        layout(self.version, (), self.space)
+
+    def passage(self, domain: str) -> Passage:
+        """Return the way through one domain."""
+        if domain not in self.passages:
+            net = self.world.places[domain].net
+            common = Common(self.space, self.doubts, domain)
+            machine = Machine(net.bytecode, net.routing, self.version, common)
+            hooks = Hooks(net, self.version, common, machine)
+            self.passages[domain] = Passage(hooks)
+        return self.passages[domain]
+
+    def index(self, domain: str, interface: str) -> int | None:
+        """Return the index of an interface of a domain, None if it has none such."""
+        for link in self.world.places[domain].net.routing.links:
+            if link.name == interface:
+                return link.index
+        return None
+
+    def arrive(self, door: Door) -> Node:
+        """Return `Sent` or `Stop` for each packet at one domain.
+
+        Through an interface that is not there nothing comes.
+        """
+        index = self.index(door.domain, door.interface)
+        if index is None:
+            return self.space.leaf(Stop.DROPPED)
+        entry = Entry(index, door.ct, door.any_route)
+        return self.passage(door.domain).arrive(entry)
+
+    def fate(self, door: Door, hops: int = 0) -> Node:
+        """Return a `Fate` for each packet, through all domains on its way."""
+        if hops > _HOPS:
+            raise OverrunError(f"more than {_HOPS} domains in a row")
+        if door in self.memo:
+            return self.memo[door]
+        place = self.world.places[door.domain]
+        carried = place.carriers is not None
+
+        def end(value: Hashable) -> Hashable | Node:
+            match value:
+                case Stop.HERE:
+                    return Fate(Where.HERE, door.domain)
+                case Stop.HANDED_OVER:
+                    whose = Where.CARRIED if carried else Where.HERE
+                    return Fate(whose, door.domain)
+                case Sent() as sent:
+                    return self._beyond(door, sent, hops)
+                case _:
+                    return GONE
+
+        self.memo[door] = relabel(self.space, self.arrive(door), end)
+        return self.memo[door]
+
+    def name(self, domain: str, index: int) -> str:
+        """Return the name of an interface."""
+        return self.passage(domain).hooks.links[index].name
+
+    def _beyond(self, door: Door, sent: Sent, hops: int) -> Hashable | Node:
+        place = self.world.places[door.domain]
+        name = self.name(door.domain, sent.oif)
+        passed = frozenset({door.domain})
+        if name in (place.carriers or ()):
+            return Fate(Where.CARRIED, door.domain, name, passed=passed)
+        if name in place.clients:
+            other = place.clients[name].name
+            return Fate(Where.CLIENT, door.domain, name, other, passed)
+        onward = next(
+            (
+                replace(door, domain=domain, interface=vif)
+                for domain, vif in self.world.doors(door.domain)
+                if domain == place.uplinks.get(name)
+            ),
+            None,
+        )
+        if onward is None:
+            return Fate(Where.OUT, door.domain, name, passed=passed)
+
+        def further(value: Hashable) -> Hashable:
+            match value:
+                case Fate(passed=before) as fate:
+                    return replace(fate, passed=before | passed)
+                case _:
+                    return value
+
+        # The next domain sees the packet as this one sends it.
+        there = relabel(self.space, self.fate(onward, hops + 1), further)
+        return self.passage(door.domain).hooks.viewer.seen(there, sent.view)

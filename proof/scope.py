@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which packets there are: the fields of a proof allow for more."""
+
+from proof.diagram import Node
+from proof.fields import (
+    IPV4,
+    L4,
+    PROTO,
+    TRANSPORT,
+    UNKNOWN_PROTOCOL,
+    WHOLE,
+)
+from proof.incoming import LINK_LOCAL6, LINK_ONLY, LOCAL_TABLE, LOOPBACK4, NO_TARGET
+from proof.realm import Realm
+from proof.routes import Prefix
+from proof.space import Space
+from proof.tracked import NO_FLOW, never_tracked
+from proof.view import FRAME_SOURCE
+from rules.decide import ICMP, ICMPV6, TCP, UDP
+
+_HEADER = 8  # bytes of the shortest header among TCP, UDP and ICMP
+_FIRST_BYTE = "network header byte 0"  # version and length of the header
+_NO_OPTIONS = {4: (0x45, 0x45), 6: (0x60, 0x6F)}
+_ANY_OPTIONS = {4: (0x45, 0x4F), 6: (0x60, 0x6F)}
+
+
+def long_enough(space: Space) -> Node:
+    """Return the packets with a whole TCP, UDP or ICMP header, and all others."""
+    with_header = [(number, number) for number in (ICMP, TCP, UDP, ICMPV6)]
+    other = space.minus(space.true, space.within(space.levels[PROTO], *with_header))
+    top = space.tops[space.levels[TRANSPORT]]
+    long = space.within(space.levels[TRANSPORT], (_HEADER, top))
+    return space.either(other, long)
+
+
+def whole(space: Space, version: int, ct: int) -> Node:
+    """Return the packets that may be in a state of conntrack, after prerouting.
+
+    Fragments have been put together (nf_defrag_ipv4, nf_defrag_ipv6).
+    """
+    kinds = [(WHOLE, WHOLE)]
+    if ct in NO_FLOW:
+        kinds.append((UNKNOWN_PROTOCOL, UNKNOWN_PROTOCOL))
+    found = space.within(space.levels[L4], *kinds)
+    if ct not in NO_FLOW:
+        found = space.both(found, long_enough(space))
+    return _first_byte(space, found, _ANY_OPTIONS[version])
+
+
+def ordinary(space: Space, version: int, mac: str) -> Node:
+    """Return the first packets that a well-behaved client sends."""
+    kind = space.within(space.levels[L4], (WHOLE, WHOLE))
+    found = space.both(kind, long_enough(space))
+    found = space.minus(found, never_tracked(space, version))
+    if FRAME_SOURCE in space.levels:
+        number = int(mac.replace(":", ""), 16)
+        here = space.within(space.levels[FRAME_SOURCE], (number, number))
+        found = space.both(found, here)
+    return _first_byte(space, found, _NO_OPTIONS[version])
+
+
+def _first_byte(space: Space, found: Node, span: tuple[int, int]) -> Node:
+    if _FIRST_BYTE not in space.levels:
+        return found
+    return space.both(found, space.within(space.levels[_FIRST_BYTE], span))
+
+
+def special(realm: Realm, domain: str) -> list[Prefix]:
+    """Return the targets that a domain sends nowhere: reserved ones, and its own."""
+    found = [*NO_TARGET[realm.version], *LINK_ONLY[realm.version]]
+    found += LOOPBACK4 if realm.version == IPV4 else LINK_LOCAL6
+    routing = realm.world.places[domain].net.routing
+    here = [r.prefix for r in routing.routes if r.table == LOCAL_TABLE]
+    return [*found, *(p for p in here if p.version == realm.version)]

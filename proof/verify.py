@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Claims about domains, proved for every packet or answered with one."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from proof.about import about
+from proof.cases import Case, Cases, UnconnectedError
+from proof.claims import Alone, Asserted, Claim, Result, Status, concerns
+from proof.diagram import Budget, OverrunError
+from proof.explore import pick, project
+from proof.fields import IPV4, IPV6
+from proof.packets import doubts_of, liked, packet_of, sendable
+from proof.realm import Realm
+from proof.space import Space
+from proof.walk import Walker
+from proof.world import World
+
+ASSUMED = (
+    "conntrack puts fragments together before any rule sees them",
+    "packet sockets and programs of BPF of the domains themselves are not seen",
+)
+EARLIER = "no flow runs that was opened while the rules were others"
+
+
+@dataclass(slots=True)
+class Prover:
+    """Proves claims; what it has found out about a world it knows the next time."""
+
+    budget: Budget = field(default_factory=Budget)
+    realms: dict[int, Realm] = field(default_factory=dict)
+
+    def prove(self, world: World, claims: Iterable[Claim]) -> Iterator[Result]:
+        """Yield an answer for each claim and IP version."""
+        walker = Walker(world)
+        asked = list(claims)
+        for version in (IPV4, IPV6):
+            realm = self._realm(world, version)
+            for claim in asked:
+                if concerns(claim, version):
+                    yield self._answer(realm, walker, claim)
+
+    def _realm(self, world: World, version: int) -> Realm:
+        known = self.realms.get(version)
+        if known is None or known.world is not world:
+            known = Realm(world, version, Space((), self.budget))
+            self.realms[version] = known
+        return known
+
+    def _answer(self, realm: Realm, walker: Walker, claim: Claim) -> Result:
+        if isinstance(claim, Alone):
+            return _alone(realm, claim)
+        try:
+            realm.space.restart()
+            cases = about(realm, claim)
+            return _judged(realm, walker, claim, cases)
+        except (OverrunError, UnconnectedError) as error:
+            return Result(claim, realm.version, Status.UNKNOWN, notes=(str(error),))
+
+
+def _judged(realm: Realm, walker: Walker, claim: Claim, cases: Cases) -> Result:
+    places = realm.world.places
+    generations = {name: places[name].net.bytecode.generation for name in cases.domains}
+    gaps = [f"{name}: {gap}" for name in cases.domains for gap in places[name].net.gaps]
+    empty = Result(
+        claim, realm.version, Status.UNKNOWN, notes=tuple(gaps), generations=generations
+    )
+    if gaps:
+        return empty
+    found = _Found()
+    for case in cases.all:
+        trouble = _case(realm, walker, claim, case)
+        if trouble is not None:
+            trouble = replace(trouble, generations=generations)
+            if trouble.status is not Status.POSSIBLE:
+                return trouble
+            found.add(trouble, case)
+        elif found.witness is None:
+            found.witness = _witness(realm, case)
+    if found.possible is not None:
+        return found.possible
+    assumed = (*ASSUMED, *cases.assumed, *found.assumed)
+    return _proved(replace(empty, notes=assumed), found.witness)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the cases of a claim have come to so far."""
+
+    possible: Result | None = None
+    witness: Result | None = None
+    assumed: tuple[str, ...] = ()
+
+    def add(self, trouble: Result, case: Case) -> None:
+        """Take what may be wrong in a case: a flow that no new packet can open."""
+        if case.later and self.possible is None:
+            self.assumed = (EARLIER,)
+        elif self.possible is None:
+            self.possible = trouble
+
+
+def _proved(empty: Result, witness: Result | None) -> Result:
+    if witness is not None:
+        return replace(
+            witness,
+            claim=empty.claim,
+            status=Status.PROVED,
+            notes=empty.notes,
+            generations=empty.generations,
+        )
+    if isinstance(empty.claim, Asserted):
+        return replace(empty, notes=("it is about no packet that can be",))
+    return replace(empty, status=Status.PROVED)
+
+
+def _witness(realm: Realm, case: Case) -> Result | None:
+    """Return a packet that a claim is about, which is as it should be."""
+    space, door = realm.space, case.door
+    about = space.both(case.scope, case.witness)
+    sure = project(space, about, realm.doubts, space.both)
+    point = pick(space, sure, liked=liked(realm.version, door.ct, case.client))
+    if point is None:
+        return None
+    packet = packet_of(realm.version, door.ct, point)
+    return Result(
+        Alone(""), realm.version, Status.PROVED, packet, door.domain, door.interface
+    )
+
+
+def _agreed(found: Result, case: Case) -> Result:
+    """Return the result if the packet's own way agrees with it."""
+    first = found.hops[0].verdict if found.hops else "unsure"
+    if case.passes is None or first == "unsure" or case.passes is (first == "sent"):
+        return found
+    reason = f"two ways of reasoning disagree: {first}, {found.hops[0].reason}"
+    return replace(found, status=Status.UNKNOWN, notes=(reason,))
+
+
+def _alone(realm: Realm, claim: Alone) -> Result:
+    world = realm.world
+    empty = Result(claim, realm.version, Status.UNKNOWN)
+    if any(True for _ in world.doors(claim.domain)):
+        return replace(empty, status=Status.REFUTED, notes=("it is connected",))
+    if claim.domain not in world.others:
+        return replace(empty, notes=(f"{claim.domain}: there is no snapshot of it",))
+    net = world.others[claim.domain]
+    up = [link.name for link in net.routing.links if link.name != "lo" and link.up]
+    if up:
+        notes = tuple(f"{name} is up" for name in up)
+        return replace(empty, status=Status.POSSIBLE, notes=notes)
+    generations = {claim.domain: net.bytecode.generation}
+    notes = ("it has no interface that is up but lo",)
+    return replace(empty, status=Status.PROVED, notes=notes, generations=generations)
+
+
+def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | None:
+    """Return what is wrong in a case, None if nothing is."""
+    space, door = realm.space, case.door
+    wrong = space.both(case.scope, case.wrong)
+    wanted = liked(realm.version, door.ct, case.client)
+    sure = project(space, wrong, realm.doubts, space.both)
+    point = pick(space, space.both(sure, sendable(space, door.ct)), liked=wanted)
+    found = Result(
+        claim, realm.version, Status.REFUTED, None, door.domain, door.interface
+    )
+    if point is not None and not case.later:
+        packet = packet_of(realm.version, door.ct, point)
+        hops = tuple(walker.from_door(door.domain, door.interface, packet))
+        return _agreed(replace(found, packet=packet, hops=hops), case)
+    may = project(space, wrong, realm.doubts, space.either)
+    point = pick(space, may, liked=wanted)
+    if point is None:
+        return None
+    packet = packet_of(realm.version, door.ct, point)
+    notes = doubts_of(realm, case.wrong, point)
+    return replace(found, status=Status.POSSIBLE, packet=packet, notes=notes)
