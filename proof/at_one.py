@@ -46,7 +46,7 @@ def _no_more(realm: Realm, at: At, lists: Lists) -> Iterator[Case]:
     space = realm.space
     ground = lists.get(realm.version, _NOTHING)
     for ct in (*FORWARDS, *NO_FLOW):
-        sent = sent_where(realm, realm.arrive(at.door(ct)), lambda _: True)
+        sent = realm.sent(at.door(ct))
         allowed = accepted(space, ground, DST) if ct in FORWARDS else space.false
         wrong = space.minus(sent, allowed)
         scope = whole(space, realm.version, ct)
@@ -82,13 +82,13 @@ def _no_spoof(realm: Realm, at: At) -> Iterator[Case]:
     space, itself = realm.space, own(realm, at.client)
     for ct in STATES:
         scope = whole(space, realm.version, ct)
-        sent = sent_where(realm, realm.arrive(at.door(ct)), lambda _: True)
+        sent = realm.sent(at.door(ct))
         wrong = space.minus(sent, itself)
         yield Case(at.door(ct), scope, wrong, space.both(sent, itself), at.client)
     for name in others(realm, at.domain):
         for ct in STATES:
             door = Door(at.domain, name, ct)
-            sent = sent_where(realm, realm.arrive(door), lambda _: True)
+            sent = realm.sent(door)
             scope = whole(space, realm.version, ct)
             yield Case(door, scope, space.both(sent, itself), space.false)
 

@@ -6,7 +6,7 @@ Sources: ``net/core/fib_rules.c``, ``net/ipv4/fib_rules.c``,
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from proof.diagram import Node, Span
@@ -75,11 +75,22 @@ class Router:
 
     def look_up(self, asked: Question) -> Node:
         """Return a `Way` for each packet."""
+        asked = self.plain(asked)
         if asked not in self.memo:
             found = self._from(asked, self._rules(), self._rules())
             rest = self.space.leaf(NOWHERE)
             self.memo[asked] = self.space.over(found, rest)
         return self.memo[asked]
+
+    def plain(self, asked: Question) -> Question:
+        """Return the same question without interfaces that no rule asks for."""
+        rules = self.routing.rules
+        iifs, oifs = {rule.iif for rule in rules}, {rule.oif for rule in rules}
+        return replace(
+            asked,
+            iif=asked.iif if asked.iif in iifs else "",
+            oif=asked.oif if asked.oif in oifs else "",
+        )
 
     def _rules(self) -> list[RoutingRule]:
         family = 2 if self.version == IPV4 else 10  # AF_INET, AF_INET6

@@ -57,6 +57,7 @@ class Hooks:
         self.incoming = Incoming(self.net, router)
         self.links = {link.index: link for link in self.net.routing.links}
 
+    order: dict[tuple[int, str], list[Chain]] = field(default_factory=dict)
     viewer: Viewer = field(init=False)
     resolver: Resolver = field(init=False)
     incoming: Incoming = field(init=False)
@@ -75,6 +76,12 @@ class Hooks:
 
     def chains(self, hook: int, device: str = "") -> list[Chain]:
         """Return the base chains of a hook in their order."""
+        key = (hook, device)
+        if key not in self.order:
+            self.order[key] = self._chains(hook, device)
+        return self.order[key]
+
+    def _chains(self, hook: int, device: str) -> list[Chain]:
         families = {Family.INET, Family.IP if self.version == IPV4 else Family.IP6}
         number = hook
         if hook == EGRESS:

@@ -5,7 +5,7 @@ Sources: ip_route_input_slow() and fib_validate_source() in ``net/ipv4``,
 ip6_rcv_core() and ip6_forward() in ``net/ipv6``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
@@ -175,14 +175,15 @@ class Incoming:
         names = {one.index: one.name for one in self.net.routing.links}
         strictness = max(self.setting("rp_filter"), self.setting("rp_filter", link))
         local = self.setting("accept_local") or self.setting("accept_local", link)
+        several: dict[Question, set[Hashable]] = {}
         for way in leaves(found):
-            if not isinstance(way, Way) or way.kind is Kind.NOWHERE:
-                continue
-            back = replace(
-                asked, source=DST, target=SRC, iif=names.get(way.oif, "lo"), mark=0
-            )
+            if isinstance(way, Way) and way.kind is not Kind.NOWHERE:
+                iif = names.get(way.oif, "lo")
+                back = replace(asked, source=DST, target=SRC, iif=iif, mark=0)
+                several.setdefault(self.router.plain(back), set()).add(way)
+        for back, ways in several.items():
 
-            def passes(other: object) -> bool:
+            def passes(other: Hashable) -> bool:
                 if not isinstance(other, Way):
                     return False
                 if other.kind is Kind.HERE:
@@ -192,8 +193,8 @@ class Incoming:
                 return strictness != LOOSE or other.kind is Kind.OUT
 
             good = relabel(space, self.router.look_up(back), passes)
-            here = space.both(where(space, found, {way}), good)
-            yield space.only(here, space.leaf(way))
+            here = space.both(where(space, found, ways), good)
+            yield space.only(here, found)
         gone = {w for w in leaves(found) if isinstance(w, Way)} - {NOWHERE}
         rest = where(space, found, gone)
         yield space.only(rest, space.leaf(NOWHERE))

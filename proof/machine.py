@@ -77,6 +77,7 @@ class Machine:
         self._steps: dict[tuple[Place, int, Env], Node] = {}
         self._traced: dict[tuple[Place, int, Env], Node] = {}
         self._results: dict[tuple[Place, int, Env], Node] = {}
+        self._hooked: dict[tuple[Place, Env], Node] = {}
         self._here = ""
         self._depth = 0
 
@@ -103,7 +104,16 @@ class Machine:
             self._depth -= 1
 
     def hooked(self, place: Place, env: Env = UNTOUCHED) -> Node:
-        """Return the same for a base chain, whose end is its policy."""
+        """Return the same for a base chain, whose end is its policy.
+
+        A packet passes it once, so its doubts are the same at each call.
+        """
+        key = (place, env)
+        if key not in self._hooked:
+            self._hooked[key] = self._ended(place, env)
+        return self._hooked[key]
+
+    def _ended(self, place: Place, env: Env) -> Node:
         hook = self._code.chains[place].hook
         accepts = hook is None or hook.policy != 0
         end = End.ACCEPT if accepts else End.DROP

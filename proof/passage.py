@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from proof.diagram import Node
-from proof.explore import relabel
+from proof.explore import relabel, where
 from proof.fields import DPORT, DST, FRAMED, IIF, NEW, OIF, PROTO, SPORT, SRC, UNTRACKED
 from proof.forwarding import Kind, Way
 from proof.hooks import (
@@ -166,16 +166,46 @@ class _Arrival:
         else:
             found = hooks.incoming.way(self.link, host_number(env))
 
+        return self._by_way(env, view, hooks.viewer.seen(found, view))
+
+    def _by_way(self, env: Env, view: View, ways: Node) -> Node:
+        """Go on with all that is sent at once; most of it will be refused."""
+        space = self.hooks.common.space
+
+        def out(value: Hashable) -> int:
+            return value.oif if isinstance(value, Way) else 0
+
+        image = relabel(space, ways, out)
+        passed = self._forward(env, view.where({OIF: image}, on=True))
+
         def on(value: Hashable) -> Hashable | Node:
             match value:
-                case Way(Kind.OUT, oif):
-                    return self._forward(env, view, oif)
+                case Way(Kind.OUT):
+                    return passed
                 case Way(Kind.HERE):
                     return self._here(env, view)
                 case _:
                     return DROPPED
 
-        return relabel(hooks.common.space, hooks.viewer.seen(found, view), on)
+        found = relabel(space, ways, on)
+
+        def split(value: Hashable) -> Hashable | Node:
+            match value:
+                case Env() as left:
+                    here = space.only(where(space, found, {left}), image)
+                    return relabel(space, here, lambda n: self._leaves(left, view, n))
+                case _:
+                    return value
+
+        return relabel(space, found, split)
+
+    def _leaves(self, env: Env, view: View, oif: Hashable) -> Hashable | Node:
+        """Return what becomes of what forward lets out by an interface."""
+        if not isinstance(oif, int):
+            return None
+        hooks, on = self.hooks, view.where({OIF: oif}, on=True)
+        before = hooks.split(POSTROUTING, TO_SOURCE)[0]
+        return hooks.follow(before, env, on, lambda env: self._to_source(env, on, oif))
 
     def _here(self, env: Env, view: View) -> Node:
         space = self.hooks.common.space
@@ -184,14 +214,11 @@ class _Arrival:
         chains = self.hooks.split(INPUT)[0]
         return self.hooks.follow(chains, env, view, lambda _: end)
 
-    def _forward(self, env: Env, view: View, oif: int) -> Node:
-        hooks = self.hooks
+    def _forward(self, env: Env, on: View) -> Node:
+        hooks, space = self.hooks, self.hooks.common.space
         if not hooks.incoming.forwards(self.link):
-            return hooks.common.space.leaf(DROPPED)
-        on = view.where({OIF: oif}, on=True)
-        before = hooks.split(POSTROUTING, TO_SOURCE)[0]
-        chains = [*hooks.split(FORWARD)[0], *before]
-        return hooks.follow(chains, env, on, lambda env: self._to_source(env, on, oif))
+            return space.leaf(DROPPED)
+        return hooks.follow(hooks.split(FORWARD)[0], env, on, space.leaf)
 
     def _to_source(self, env: Env, view: View, oif: int) -> Node:
         hooks = self.hooks

@@ -70,6 +70,7 @@ class Realm:
     doubts: dict[int, str] = field(default_factory=dict)
     passages: dict[str, Passage] = field(default_factory=dict)
     memo: dict[Door, Node] = field(default_factory=dict)
+    sending: dict[Node, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Put the fields of packets in their order."""
@@ -102,6 +103,15 @@ class Realm:
             return self.space.leaf(Stop.DROPPED)
         entry = Entry(index, door.ct, door.any_route)
         return self.passage(door.domain).arrive(entry)
+
+    def sent(self, door: Door) -> Node:
+        """Return the packets that one domain sends on."""
+        node = self.arrive(door)
+        if node not in self.sending:
+            self.sending[node] = relabel(
+                self.space, node, lambda value: isinstance(value, Sent)
+            )
+        return self.sending[node]
 
     def fate(self, door: Door, hops: int = 0) -> Node:
         """Return a `Fate` for each packet, through all domains on its way."""

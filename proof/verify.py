@@ -157,6 +157,8 @@ def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | No
     """Return what is wrong in a case, None if nothing is."""
     space, door = realm.space, case.door
     wrong = space.both(case.scope, case.wrong)
+    if wrong is space.false:
+        return None
     wanted = liked(realm.version, door.ct, case.client)
     sure = project(space, wrong, realm.doubts, space.both)
     point = pick(space, space.both(sure, sendable(space, door.ct)), liked=wanted)
