@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterator
 from proof.cases import At, Case, as_usual, others, own, sent_where
 from proof.claims import (
     Apart,
-    Lists,
     NoLessThanList,
     NoMoreThanList,
     NoSpoof,
@@ -30,8 +29,8 @@ _NOTHING = Ground((), Action.DROP)
 def of_one(realm: Realm, at: At, claim: OfOne) -> Iterator[Case]:
     """Return the cases of a claim about a client at one of its doors."""
     match claim:
-        case NoMoreThanList(_, lists):
-            return _no_more(realm, at, lists)
+        case NoMoreThanList():
+            return _no_more(realm, at, claim)
         case NoLessThanList():
             return _no_less(realm, at, claim)
         case NoSpoof():
@@ -42,12 +41,17 @@ def of_one(realm: Realm, at: At, claim: OfOne) -> Iterator[Case]:
             return _apart(realm, at, allowed)
 
 
-def _no_more(realm: Realm, at: At, lists: Lists) -> Iterator[Case]:
+def _no_more(realm: Realm, at: At, claim: NoMoreThanList) -> Iterator[Case]:
     space = realm.space
-    ground = lists.get(realm.version, _NOTHING)
+    ground = claim.lists.get(realm.version, _NOTHING)
+    barred = [p for p in claim.never if p.version == realm.version]
+    listed = space.minus(
+        accepted(space, ground, DST),
+        space.within(space.levels[DST], *spans(barred)),
+    )
     for ct in (*FORWARDS, *NO_FLOW):
         sent = realm.sent(at.door(ct))
-        allowed = accepted(space, ground, DST) if ct in FORWARDS else space.false
+        allowed = listed if ct in FORWARDS else space.false
         wrong = space.minus(sent, allowed)
         scope = whole(space, realm.version, ct)
         yield Case(at.door(ct), scope, wrong, space.both(sent, allowed), at.client)

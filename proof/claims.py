@@ -15,10 +15,14 @@ Lists = Mapping[int, Ground]
 
 @dataclass(frozen=True, slots=True)
 class NoMoreThanList:
-    """What the client sends passes its provider only if its list accepts it."""
+    """What the client sends passes its provider only if its list accepts it.
+
+    To destinations in ``never`` it does not pass at all.
+    """
 
     client: str
     lists: Lists = field(hash=False)
+    never: tuple[AddressRange, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.client} reaches no more than its list accepts"
@@ -190,11 +194,13 @@ def implied(
     lists: Mapping[str, Lists],
     apart: tuple[AddressRange, ...] = (),
     alone: tuple[str, ...] = (),
+    never: tuple[AddressRange, ...] = (),
 ) -> Iterator[Claim]:
     """Yield what a world should keep without being asked.
 
     ``lists`` are by client; ``apart`` are destinations that no list decides;
-    ``alone`` are the domains without a netvm.
+    ``never`` are those that none of them reaches through a provider; ``alone``
+    are the domains without a netvm.
     """
     for name, place in world.places.items():
         yield NoTransit(name)
@@ -203,7 +209,7 @@ def implied(
             yield NotOpened(client.name)
             yield Apart(client.name)
             if client.name in lists:
-                yield NoMoreThanList(client.name, lists[client.name])
+                yield NoMoreThanList(client.name, lists[client.name], never)
                 yield NoLessThanList(client.name, lists[client.name], apart)
             if place.carriers is not None:
                 yield OnlyThrough(client.name, name)

@@ -59,6 +59,7 @@ class Crossing:
     seen: list[Seen] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     rule: Seen | None = None
+    source: int = 0
 
     def run(self) -> Left:
         """Return how it leaves."""
@@ -174,10 +175,10 @@ class Crossing:
         options = bound_source(self.hooks, out, nat)
         if not options:
             raise self._ended("dropped", reason=f"{out.name} has no address")
-        if len(options) > 1:
-            self.doubts.append(f"{out.name} has several addresses to send from")
         for name, number in options[0][1].items():
             self._set(name, number)
+        if len(options) > 1:
+            self.source = self.point.pop(SRC)  # one of several: not known
 
     def _sent(self, out: Link) -> Left:
         address = type(self.packet.source)
@@ -189,7 +190,7 @@ class Crossing:
         }
         packet = replace(
             self.packet,
-            source=address(self.point[SRC]),
+            source=address(self.point.get(SRC, self.source)),
             destination=address(self.point[DST]),
             first=self.point[SPORT],
             second=self.point[DPORT],

@@ -30,11 +30,16 @@ class Prover:
     budget: Budget = field(default_factory=Budget)
     realms: dict[int, Realm] = field(default_factory=dict)
 
-    def prove(self, world: World, claims: Iterable[Claim]) -> Iterator[Result]:
+    def prove(
+        self,
+        world: World,
+        claims: Iterable[Claim],
+        versions: Iterable[int] = (IPV4, IPV6),
+    ) -> Iterator[Result]:
         """Yield an answer for each claim and IP version."""
         walker = Walker(world)
         asked = list(claims)
-        for version in (IPV4, IPV6):
+        for version in versions:
             realm = self._realm(world, version)
             for claim in asked:
                 if concerns(claim, version):

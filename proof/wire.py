@@ -75,7 +75,9 @@ def _upper(packet: Packet, payload: bytes) -> bytes:
         case 17:
             found = words + struct.pack("!HH", 8 + len(payload), 0)
         case 1 | 58:
-            found = struct.pack("!HHHH", packet.first, 0, 7, 1)
+            name = "transport header byte"
+            high, low = (packet.fields.get(f"{name} {n}", 7) for n in (4, 5))
+            found = struct.pack("!HHBBH", packet.first, 0, high, low, 1)
         case _:
             found = words + bytes(16)
     found += payload
