@@ -28,15 +28,15 @@ from proof.outcome import Env, Nat
 from proof.routes import Link
 from proof.substitute import Field, Meaning
 from proof.tracked import (
-    DST_NAT,
     DST_NAT_DONE,
     FORWARDS,
     REPLIES,
     known,
     never_tracked,
+    translated_status,
 )
 from proof.translation import WITH_PORTS, bound_source, bound_target, source_port
-from proof.view import FRAME_SOURCE, STATUS, View, choice, first_view
+from proof.view import FRAME_SOURCE, STATUS, TIME, View, choice, first_view
 
 ETHERNET = 1  # ARPHRD_ETHER
 FIB_KIND = "fib 3 10"  # the type (NFT_FIB_RESULT_ADDRTYPE) of daddr . iif
@@ -141,7 +141,8 @@ class _Arrival:
         fixed = bound_target(self.hooks, self.link, nat)
         if fixed is None:
             return self.hooks.common.space.leaf(DROPPED)
-        status: dict[str, Meaning] = {STATUS: DST_NAT_DONE | DST_NAT} if new else {}
+        space = self.hooks.common.space
+        status = {STATUS: translated_status(space, fixed)} if new else {}
         translated = self._late(env, view.where(fixed | status))
         return self._or_not(translated, lambda: self._late(env, plain))
 
@@ -218,7 +219,12 @@ class _Arrival:
         hooks, space = self.hooks, self.hooks.common.space
         if not hooks.incoming.forwards(self.link):
             return space.leaf(DROPPED)
-        return hooks.follow(hooks.split(FORWARD)[0], env, on, space.leaf)
+        found = hooks.follow(hooks.split(FORWARD)[0], env, on, space.leaf)
+        # What has come too far is given up (ip_forward(), ip6_forward()).
+        time = space.field(TIME[hooks.version], 8)
+        return space.over(
+            space.only(space.within(time, (0, 1)), space.leaf(DROPPED)), found
+        )
 
     def _to_source(self, env: Env, view: View, oif: int) -> Node:
         hooks = self.hooks

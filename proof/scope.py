@@ -15,11 +15,12 @@ from proof.realm import Realm
 from proof.routes import Prefix
 from proof.space import Space
 from proof.tracked import NO_FLOW, never_tracked
-from proof.view import FRAME_SOURCE
+from proof.view import FRAME_SOURCE, TIME
 from rules.decide import ICMP, ICMPV6, TCP, UDP
 
 _HEADER = 8  # bytes of the shortest header among TCP, UDP and ICMP
 _FIRST_BYTE = "network header byte 0"  # version and length of the header
+_FAR = 32  # hops: no system starts with less
 _NO_OPTIONS = {4: (0x45, 0x45), 6: (0x60, 0x6F)}
 _ANY_OPTIONS = {4: (0x45, 0x4F), 6: (0x60, 0x6F)}
 
@@ -56,6 +57,9 @@ def ordinary(space: Space, version: int, mac: str) -> Node:
         number = int(mac.replace(":", ""), 16)
         here = space.within(space.levels[FRAME_SOURCE], (number, number))
         found = space.both(found, here)
+    if TIME[version] in space.levels:
+        level = space.levels[TIME[version]]
+        found = space.both(found, space.within(level, (_FAR, space.tops[level])))
     return _first_byte(space, found, _NO_OPTIONS[version])
 
 

@@ -42,7 +42,7 @@ from proof.routes import Link
 from proof.trace import Trace
 from proof.tracked import DST_NAT, DST_NAT_DONE, FORWARDS, never_tracked
 from proof.translation import bound_source, bound_target
-from proof.view import FRAME_SOURCE, PACKET_TYPE, STATUS
+from proof.view import FRAME_SOURCE, PACKET_TYPE, STATUS, TIME
 from proof.wire import point
 from proof.world import Packet
 
@@ -122,10 +122,11 @@ class Crossing:
         fixed = bound_target(self.hooks, link, nat)
         if fixed is None:
             raise self._ended("dropped", reason=f"{link.name} has no address")
+        before = dict(self.point)
         for name, number in fixed.items():
             self._set(name, number)
-        if self.packet.state == NEW:
-            self.point[STATUS] |= DST_NAT
+        if self.packet.state == NEW and before != self.point:
+            self.point[STATUS] |= DST_NAT  # a translation to the same is none
 
     def _set(self, name: str, number: object) -> None:
         if isinstance(number, int):
@@ -153,9 +154,10 @@ class Crossing:
         if not hooks.incoming.forwards(link):
             return self._left("dropped", reason=f"{link.name} forwards nothing")
         self.point[OIF] = out.index
-        counted = 8 if hooks.version == 4 else 7  # noqa: PLR2004 - IPv4
-        name = f"network header byte {counted}"
-        self.point[name] = max(0, self.point[name] - 1)
+        time = TIME[hooks.version]
+        if self.point[time] <= 1:
+            return self._left("dropped", reason="its time to live is over")
+        self.point[time] -= 1
         before, after = hooks.split(POSTROUTING, TO_SOURCE)
         self._pass([*hooks.split(FORWARD)[0], *before])
         if self.point[CT] in FORWARDS:

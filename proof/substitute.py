@@ -22,8 +22,15 @@ class Field:
     level: int
 
 
-Meaning = int | Field | Leaf | Branch
-"""A number, another field, or a diagram that gives every packet a number."""
+@dataclass(frozen=True, slots=True)
+class Less:
+    """One less than another field is, but never below 0."""
+
+    level: int
+
+
+Meaning = int | Field | Less | Leaf | Branch
+"""A number, another field, one less, or a diagram that gives packets numbers."""
 Words = Callable[[int], Meaning | None]
 """What a field, by level, is made of; None: it stays."""
 
@@ -51,6 +58,8 @@ def substitute(
                 return visit(child_at(item, number))
             case Field(level):
                 return placed(space, item, level, [*map(visit, item.children)])
+            case Less(level):
+                return counted(space, item, level, [*map(visit, item.children)])
             case Leaf() | Branch() as image:
                 children = [*map(visit, item.children)]
                 return imaged(space, item, image, children)
@@ -83,3 +92,12 @@ def imaged(space: Space, item: Branch, image: Node, children: list[Node]) -> Nod
         return children[bisect_left(item.bounds, number)]
 
     return relabel(space, image, child)
+
+
+def counted(space: Space, item: Branch, level: int, children: list[Node]) -> Node:
+    """Return a branch on one less than another field."""
+    bounds = [min(bound + 1, space.tops[level]) for bound in item.bounds]
+    if len(bounds) > 1 and bounds[-1] == bounds[-2]:
+        del bounds[-1], children[-1]
+    more = Branch(item.level, tuple(bounds), tuple(children))
+    return placed(space, more, level, children)

@@ -4,6 +4,8 @@
 Sources: ``nf_conntrack_core.c``, ``nf_conntrack_proto_icmpv6.c``.
 """
 
+from collections.abc import Mapping
+
 from proof.diagram import Node
 from proof.fields import (
     CT,
@@ -56,6 +58,19 @@ def never_tracked(space: Space, version: int) -> Node:
         space.within(space.levels[PROTO], (ICMPV6, ICMPV6)),
         space.within(space.levels[SPORT], *_UNTRACKED_TYPES),
     )
+
+
+def translated_status(space: Space, fixed: Mapping[str, Meaning]) -> Meaning:
+    """Return ``ct status`` once the target is translated to what ``fixed`` says.
+
+    A translation to the same is none (nf_nat_setup_info()).
+    """
+    same: Node = space.true
+    for name, meaning in fixed.items():
+        numbers = [(meaning, meaning)] if isinstance(meaning, int) else []
+        same = space.both(same, space.within(space.levels[name], *numbers))
+    unchanged = space.only(same, space.leaf(DST_NAT_DONE))
+    return space.over(unchanged, space.leaf(DST_NAT_DONE | DST_NAT))
 
 
 def known(space: Space, ct: int) -> dict[str, Meaning]:

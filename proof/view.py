@@ -16,6 +16,7 @@ from proof.fields import (
     FRAMED,
     IIF,
     INVALID,
+    IPV4,
     L4,
     OIF,
     PROTO,
@@ -25,7 +26,7 @@ from proof.fields import (
     TRANSPORT,
 )
 from proof.machine import Common
-from proof.substitute import Field, Meaning, substitute
+from proof.substitute import Field, Less, Meaning, substitute
 
 FRAME_SOURCE = "frame source"
 STATUS = "ct status"
@@ -34,11 +35,9 @@ OF_PACKET = frozenset(
     {SRC, DST, PROTO, SPORT, DPORT, L4, TRANSPORT, FRAGMENTS, "length"}
 )
 _BEGINNINGS = ("transport header ", "network header ", "header ", "frame ")
-# What a router changes: time to live and checksum of IPv4, hop limit of IPv6.
-_COUNTED = {
-    4: frozenset(f"network header byte {n}" for n in (8, 10, 11)),
-    6: frozenset({"network header byte 7"}),
-}
+TIME = {4: "network header byte 8", 6: "network header byte 7"}
+"""The time to live of IPv4, the hop limit of IPv6: a router counts it down."""
+_SUMS = frozenset({"network header byte 10", "network header byte 11"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,10 @@ class Viewer:
             if level in self.common.doubts:
                 return None
             stays = name in OF_PACKET or name.startswith(_BEGINNINGS)
-            if stays and not (view.on and name in _COUNTED[view.version]):
+            if stays and view.on and name == TIME[view.version]:
+                return Less(level)
+            summed = view.on and view.version == IPV4 and name in _SUMS
+            if stays and not summed:
                 return None
             return self._private(view, level)
 

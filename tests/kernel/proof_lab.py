@@ -132,7 +132,7 @@ def _answers(data: bytes) -> bool:
     """Return whether it is an error message of ICMP, which quotes what was sent."""
     if data[0] >> 4 == 4:
         return data[9] == 1 and data[(data[0] & 15) * 4] in {3, 4, 5, 11, 12}
-    return data[6] == 58 and data[40] < 128
+    return data[6] == 58 and (data[40] < 128 or data[40] == 137)
 
 
 def read_all(device: int) -> Iterator[bytes]:
