@@ -14,11 +14,11 @@ from proof.claims import (
 from proof.explore import relabel
 from proof.fields import DST, NEW
 from proof.forwarding import spans
-from proof.passage import Sent
 from proof.policy import accepted
 from proof.realm import Door, Fate, Realm, Where
 from proof.scope import special, whole
 from proof.tracked import FORWARDS, NO_FLOW, STATES
+from proof.way_out import Sent
 from rules.ground import Ground
 from rules.model import Action
 

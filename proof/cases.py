@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from proof.diagram import Node
 from proof.explore import relabel
 from proof.fields import ESTABLISHED, RELATED, SRC
-from proof.passage import Sent
 from proof.realm import Door, Realm
 from proof.scope import ordinary
 from proof.tracked import REPLIES
+from proof.way_out import Sent
 from proof.world import Client
 
 # A packet in these states belongs to a flow that was let through when it was new.

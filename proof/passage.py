@@ -4,16 +4,15 @@
 As ip_rcv(), ip_forward() and ip_output() and their twins of IPv6 go.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from proof.diagram import Node
 from proof.explore import relabel, where
-from proof.fields import DPORT, DST, FRAMED, IIF, NEW, OIF, PROTO, SPORT, SRC, UNTRACKED
+from proof.fields import DPORT, DST, NEW, OIF, UNTRACKED
 from proof.forwarding import Kind, Way
 from proof.hooks import (
     DROPPED,
-    EGRESS,
     FORWARD,
     INPUT,
     POSTROUTING,
@@ -26,7 +25,7 @@ from proof.hooks import (
 )
 from proof.outcome import Env, Nat
 from proof.routes import Link
-from proof.substitute import Field, Meaning
+from proof.substitute import Meaning
 from proof.tracked import (
     DST_NAT_DONE,
     FORWARDS,
@@ -35,20 +34,13 @@ from proof.tracked import (
     never_tracked,
     translated_status,
 )
-from proof.translation import WITH_PORTS, bound_source, bound_target, source_port
-from proof.view import FRAME_SOURCE, STATUS, TIME, View, choice, first_view
+from proof.translation import bound_target
+from proof.view import STATUS, TIME, View, choice, first_view
+from proof.way_out import ETHERNET, WayOut
 
-ETHERNET = 1  # ARPHRD_ETHER
 FIB_KIND = "fib 3 10"  # the type (NFT_FIB_RESULT_ADDRTYPE) of daddr . iif
+ANY_TABLE = "any routing table"
 UNMARKED = (0, 0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """It leaves by an interface; ``view`` is what it is then."""
-
-    oif: int
-    view: View
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +76,10 @@ class _Arrival:
     entry: Entry
     link: Link
 
+    @property
+    def _exit(self) -> WayOut:
+        return WayOut(self.hooks, self.entry.ct)
+
     def run(self) -> Node:
         """Go through hook prerouting, up to where conntrack looks."""
         hooks, entry = self.hooks, self.entry
@@ -117,7 +113,7 @@ class _Arrival:
         hooks = self.hooks
         if self.entry.ct in REPLIES:
             to = "where a reply goes"
-            back: dict[str, Meaning] = {n: self._free(n, to) for n in (DST, DPORT)}
+            back: dict[str, Meaning] = {n: self._exit.free(n, to) for n in (DST, DPORT)}
             return self._late(env, view.where(back))
         chains = hooks.translating(PREROUTING)
         if self.entry.ct not in FORWARDS or not chains:
@@ -125,13 +121,6 @@ class _Arrival:
         return hooks.translate(
             chains, env, view, lambda env, nat: self._targeted(env, view, nat)
         )
-
-    def _free(self, name: str, reason: str) -> Field:
-        """Return a field that nobody knows in place of this one."""
-        common = self.hooks.common
-        width = common.space.tops[common.space.levels[name]].bit_length()
-        text = f"{self.hooks.name}: {reason}"
-        return Field(choice(common, f"{text}: {name}", width, text))
 
     def _targeted(self, env: Env, view: View, nat: Nat | None) -> Node:
         new = self.entry.ct == NEW
@@ -144,15 +133,7 @@ class _Arrival:
         space = self.hooks.common.space
         status = {STATUS: translated_status(space, fixed)} if new else {}
         translated = self._late(env, view.where(fixed | status))
-        return self._or_not(translated, lambda: self._late(env, plain))
-
-    def _or_not(self, translated: Node, plain: Callable[[], Node]) -> Node:
-        """Return what becomes of a flow that may run since before the rules."""
-        if self.entry.ct == NEW:
-            return translated
-        space = self.hooks.common.space
-        doubt = self.hooks.doubt("a running flow is not translated as flows now are")
-        return space.over(space.only(doubt, plain()), translated)
+        return self._exit.or_not(translated, lambda: self._late(env, plain))
 
     def _late(self, env: Env, view: View) -> Node:
         late = self.hooks.split(PREROUTING, TRACKING, TO_TARGET)[2]
@@ -161,7 +142,7 @@ class _Arrival:
     def _routed(self, env: Env, view: View) -> Node:
         hooks = self.hooks
         if self.entry.any_route:
-            name = f"{hooks.name}: any routing table, from {self.link.name}"
+            name = f"{hooks.name}: {ANY_TABLE}, from {self.link.name}"
             choice(hooks.common, name, 32, name)
             found = hooks.incoming.any_way(self.link, name)
         else:
@@ -206,7 +187,9 @@ class _Arrival:
             return None
         hooks, on = self.hooks, view.where({OIF: oif}, on=True)
         before = hooks.split(POSTROUTING, TO_SOURCE)[0]
-        return hooks.follow(before, env, on, lambda env: self._to_source(env, on, oif))
+        return hooks.follow(
+            before, env, on, lambda env: self._exit.to_source(env, on, oif)
+        )
 
     def _here(self, env: Env, view: View) -> Node:
         space = self.hooks.common.space
@@ -225,54 +208,6 @@ class _Arrival:
         return space.over(
             space.only(space.within(time, (0, 1)), space.leaf(DROPPED)), found
         )
-
-    def _to_source(self, env: Env, view: View, oif: int) -> Node:
-        hooks = self.hooks
-        if self.entry.ct in REPLIES:
-            whose = "the sender of a reply"
-            free: dict[str, Meaning] = {n: self._free(n, whose) for n in (SRC, SPORT)}
-            return self._out(env, view.where(free), oif)
-        chains = hooks.translating(POSTROUTING)
-        if self.entry.ct not in FORWARDS or not chains:
-            return self._out(env, view, oif)
-        return hooks.translate(
-            chains, env, view, lambda env, nat: self._sourced(env, view, oif, nat)
-        )
-
-    def _sourced(self, env: Env, view: View, oif: int, nat: Nat | None) -> Node:
-        if nat is None:
-            return self._out(env, view, oif)
-        space = self.hooks.common.space
-        options = bound_source(self.hooks, self.hooks.links[oif], nat)
-        if not options:
-            return space.leaf(DROPPED)
-        found: Node = space.nothing
-        for number, (doubt, fixed) in enumerate(options):
-            # Ports are chosen anew; the type of an ICMP message stays.
-            ported = space.within(space.levels[PROTO], *((n, n) for n in WITH_PORTS))
-            port: dict[str, Meaning] = {SPORT: source_port(self.hooks)}
-            with_port = self._out(env, view.where(fixed | port), oif)
-            other = self._out(env, view.where(fixed), oif)
-            both = space.over(space.only(ported, with_port), other)
-            last = number == len(options) - 1
-            found = space.over(found, both if last else space.only(doubt, both))
-        return self._or_not(found, lambda: self._out(env, view, oif))
-
-    def _out(self, env: Env, view: View, oif: int) -> Node:
-        hooks, link = self.hooks, self.hooks.links[oif]
-        after = hooks.split(POSTROUTING, TO_SOURCE)[1]
-        framed = link.hardware == ETHERNET
-        mac = int.from_bytes(link.mac, "big")
-        left: dict[str, Meaning] = {IIF: 0, FRAMED: int(framed), FRAME_SOURCE: mac}
-        out = view.where(left)
-        end = hooks.common.space.leaf(Sent(oif, out))
-
-        def beyond(env: Env) -> Node:
-            return hooks.follow(
-                hooks.chains(EGRESS, link.name), env, out, lambda _: end
-            )
-
-        return hooks.follow(after, env, view, beyond)
 
 
 def host_number(env: Env) -> int | None:

@@ -15,8 +15,10 @@ from proof.explore import relabel
 from proof.fields import NEW, layout
 from proof.hooks import Hooks, Stop
 from proof.machine import Common, Machine
-from proof.passage import Entry, Passage, Sent
+from proof.passage import Entry, Passage
 from proof.space import Space
+from proof.view import FIRST_BYTE, FRAME_SOURCE, TIME
+from proof.way_out import Sent
 from proof.world import World
 
 _HOPS = 16
@@ -75,6 +77,9 @@ class Realm:
     def __post_init__(self) -> None:
         """Put the fields of packets in their order."""
         layout(self.version, (), self.space)
+        for name, width in ((FIRST_BYTE, 8), (TIME[self.version], 8)):
+            self.space.field(name, width)
+        self.space.field(FRAME_SOURCE, 48)
 
     def passage(self, domain: str) -> Passage:
         """Return the way through one domain."""

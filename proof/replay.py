@@ -28,9 +28,8 @@ class Watch:
     def __init__(self, interface: str) -> None:
         """Begin to watch; OSError if there is no such interface."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        number = socket.htons(_EVERYTHING)
-        self._socket = socket.socket(socket.AF_PACKET, kind, number)
-        self._socket.bind((interface, number))
+        self._socket = socket.socket(socket.AF_PACKET, kind)
+        self._socket.bind((interface, _EVERYTHING))
 
     def close(self) -> None:
         """See no more."""

@@ -15,11 +15,10 @@ from proof.realm import Realm
 from proof.routes import Prefix
 from proof.space import Space
 from proof.tracked import NO_FLOW, never_tracked
-from proof.view import FRAME_SOURCE, TIME
+from proof.view import FIRST_BYTE, FRAME_SOURCE, TIME
 from rules.decide import ICMP, ICMPV6, TCP, UDP
 
 _HEADER = 8  # bytes of the shortest header among TCP, UDP and ICMP
-_FIRST_BYTE = "network header byte 0"  # version and length of the header
 _FAR = 32  # hops: no system starts with less
 _NO_OPTIONS = {4: (0x45, 0x45), 6: (0x60, 0x6F)}
 _ANY_OPTIONS = {4: (0x45, 0x4F), 6: (0x60, 0x6F)}
@@ -45,7 +44,8 @@ def whole(space: Space, version: int, ct: int) -> Node:
     found = space.within(space.levels[L4], *kinds)
     if ct not in NO_FLOW:
         found = space.both(found, long_enough(space))
-    return _first_byte(space, found, _ANY_OPTIONS[version])
+    start = space.within(space.levels[FIRST_BYTE], _ANY_OPTIONS[version])
+    return space.both(found, start)
 
 
 def ordinary(space: Space, version: int, mac: str) -> Node:
@@ -53,20 +53,15 @@ def ordinary(space: Space, version: int, mac: str) -> Node:
     kind = space.within(space.levels[L4], (WHOLE, WHOLE))
     found = space.both(kind, long_enough(space))
     found = space.minus(found, never_tracked(space, version))
-    if FRAME_SOURCE in space.levels:
-        number = int(mac.replace(":", ""), 16)
-        here = space.within(space.levels[FRAME_SOURCE], (number, number))
-        found = space.both(found, here)
-    if TIME[version] in space.levels:
-        level = space.levels[TIME[version]]
-        found = space.both(found, space.within(level, (_FAR, space.tops[level])))
-    return _first_byte(space, found, _NO_OPTIONS[version])
-
-
-def _first_byte(space: Space, found: Node, span: tuple[int, int]) -> Node:
-    if _FIRST_BYTE not in space.levels:
-        return found
-    return space.both(found, space.within(space.levels[_FIRST_BYTE], span))
+    number = int(mac.replace(":", ""), 16)
+    wanted = {
+        FRAME_SOURCE: (number, number),
+        TIME[version]: (_FAR, 255),
+        FIRST_BYTE: _NO_OPTIONS[version],
+    }
+    for name, span in wanted.items():
+        found = space.both(found, space.within(space.levels[name], span))
+    return found
 
 
 def special(realm: Realm, domain: str) -> list[Prefix]:

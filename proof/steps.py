@@ -37,12 +37,13 @@ from proof.hooks import (
 from proof.left import EndedError, Left
 from proof.machine import Seen
 from proof.outcome import End, Env, Nat
-from proof.passage import ETHERNET, FIB_KIND, UNMARKED, host_number
+from proof.passage import FIB_KIND, UNMARKED, host_number
 from proof.routes import Link
 from proof.trace import Trace
 from proof.tracked import DST_NAT, DST_NAT_DONE, FORWARDS, never_tracked
 from proof.translation import bound_source, bound_target
 from proof.view import FRAME_SOURCE, PACKET_TYPE, STATUS, TIME
+from proof.way_out import ETHERNET
 from proof.wire import point
 from proof.world import Packet
 

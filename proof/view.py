@@ -35,6 +35,8 @@ OF_PACKET = frozenset(
     {SRC, DST, PROTO, SPORT, DPORT, L4, TRANSPORT, FRAGMENTS, "length"}
 )
 _BEGINNINGS = ("transport header ", "network header ", "header ", "frame ")
+FIRST_BYTE = "network header byte 0"
+"""Version and length of the IP header."""
 TIME = {4: "network header byte 8", 6: "network header byte 7"}
 """The time to live of IPv4, the hop limit of IPv6: a router counts it down."""
 _SUMS = frozenset({"network header byte 10", "network header byte 11"})

@@ -21,10 +21,10 @@ from proof import fields
 from proof.bytecode import Family
 from proof.explore import possible_at
 from proof.hooks import Stop
-from proof.passage import Sent
 from proof.realm import Door, Realm
 from proof.space import Space
 from proof.walk import Walker
+from proof.way_out import Sent
 from proof.wire import point
 from proof.world import Packet, World
 from tests.kernel import hook_programs as programs
