@@ -99,6 +99,37 @@ def relabel(
     return visit(node)
 
 
+def continued(
+    space: Space, node: Node, change: Callable[[Hashable], Hashable | Node]
+) -> Node:
+    """Return the same as `relabel`, faster where few values become diagrams."""
+    parts: list[Node] = []
+    plain: dict[Hashable, Hashable] = {}
+    for value in _values(node):
+        new = change(value)
+        if isinstance(new, Branch):
+            parts.append(space.only(where(space, node, {value}), new))
+        else:
+            plain[value] = new.value if isinstance(new, Leaf) else new
+    parts.append(relabel(space, node, plain.get))
+    return space.fold(space.over, parts, space.nothing)
+
+
+def _values(node: Node) -> list[Hashable]:
+    """Return every value of a diagram, in the same order each time."""
+    found: dict[Hashable, None] = {}
+    seen: set[Node] = set()
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Leaf):
+            found[item.value] = None
+        elif item not in seen:
+            seen.add(item)
+            waiting += reversed(item.children)
+    return list(found)
+
+
 def where(space: Space, node: Node, values: Collection[Hashable]) -> Node:
     """Return the packets that get one of these values."""
     return relabel(space, node, values.__contains__)

@@ -225,8 +225,8 @@ def layout(version: int, links: Iterable[Link], space: Space) -> Fields:
     bits = _BITS[version]
     for name, width in (
         (IIF, 32),
-        (OIF, 32),
         (SRC, bits),
+        (OIF, 32),
         (CT, 3),
         (PROTO, 8),
         (ORIGINAL_DST, bits),

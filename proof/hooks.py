@@ -11,7 +11,7 @@ from enum import Enum
 
 from proof.bytecode import Chain, Family
 from proof.diagram import Node
-from proof.explore import relabel
+from proof.explore import continued
 from proof.fields import IPV4
 from proof.forwarding import Router
 from proof.incoming import Incoming
@@ -126,7 +126,7 @@ class Hooks:
                     return DROPPED
 
         result = self.machine.hooked(first.place, env)
-        return relabel(self.common.space, self.viewer.seen(result, view), on)
+        return continued(self.common.space, self.viewer.seen(result, view), on)
 
     def translate(
         self,
@@ -153,4 +153,4 @@ class Hooks:
                     return DROPPED
 
         result = self.machine.hooked(first.place, env)
-        return relabel(self.common.space, self.viewer.seen(result, view), on)
+        return continued(self.common.space, self.viewer.seen(result, view), on)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from proof.bytecode import Bytecode, Place
 from proof.comparisons import Comparisons
 from proof.diagram import BOTTOM, Budget, Node, OverrunError
-from proof.explore import project, relabel
+from proof.explore import continued, project, relabel
 from proof.fields import FRAGMENTS, layout
 from proof.lookups import Contents, Lookups, contents
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
@@ -159,7 +159,7 @@ class Machine:
                 case _:
                     return value
 
-        return relabel(self.space, self._step(place, index, env), follow)
+        return continued(self.space, self._step(place, index, env), follow)
 
     def _back(self, found: Node, place: Place, index: int, env: Env) -> Node:
         def follow(value: Hashable) -> Hashable | Node:

@@ -5,10 +5,10 @@ As ip_rcv(), ip_forward() and ip_output() and their twins of IPv6 go.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proof.diagram import Node
-from proof.explore import relabel, where
+from proof.explore import continued, relabel, where
 from proof.fields import DPORT, DST, NEW, OIF, UNTRACKED
 from proof.forwarding import Kind, Way
 from proof.hooks import (
@@ -66,15 +66,19 @@ class Passage:
         """Return `Sent` or `Stop` for each packet that comes in."""
         if entry not in self.memo:
             link = self.hooks.links[entry.iif]
-            self.memo[entry] = _Arrival(self.hooks, entry, link).run()
+            everything = self.hooks.common.space.true
+            self.memo[entry] = _Arrival(self.hooks, entry, link, everything).run()
         return self.memo[entry]
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
+    """Packets that come in; ``left`` are those that are not gone for sure by now."""
+
     hooks: Hooks
     entry: Entry
     link: Link
+    left: Node
 
     @property
     def _exit(self) -> WayOut:
@@ -90,10 +94,22 @@ class _Arrival:
             framed=self.link.hardware == ETHERNET,
         ).where({FIB_KIND: hooks.incoming.kinds(self.link)})
         early = hooks.split(PREROUTING, TRACKING, TO_TARGET)[0]
-        env = Env(mark=UNMARKED, ct_mark=UNMARKED if entry.ct == NEW else None)
-        return hooks.follow(early, env, view, lambda env: self._tracked(env, view))
+        env = Env(mark=UNMARKED)
+        space = hooks.common.space
+        found = hooks.follow(early, env, view, space.leaf)
 
-    def _tracked(self, env: Env, view: View) -> Node:
+        def on(value: Hashable) -> Hashable | Node:
+            match value:
+                case Env() as env:
+                    left = where(space, found, {env})
+                    return replace(self, left=left).tracked(env, view)
+                case _:
+                    return value
+
+        return continued(space, found, on)
+
+    def tracked(self, env: Env, view: View) -> Node:
+        """Go on where conntrack has looked at the packets."""
         hooks, space, ct = self.hooks, self.hooks.common.space, self.entry.ct
         if env.untracked and ct != UNTRACKED:
             return space.leaf(DROPPED)  # no such packet
@@ -148,7 +164,8 @@ class _Arrival:
         else:
             found = hooks.incoming.way(self.link, host_number(env))
 
-        return self._by_way(env, view, hooks.viewer.seen(found, view))
+        ways = hooks.viewer.seen(found, view)
+        return self._by_way(env, view, hooks.common.space.only(self.left, ways))
 
     def _by_way(self, env: Env, view: View, ways: Node) -> Node:
         """Go on with all that is sent at once; most of it will be refused."""
@@ -157,29 +174,34 @@ class _Arrival:
         def out(value: Hashable) -> int:
             return value.oif if isinstance(value, Way) else 0
 
+        def kind(value: Hashable) -> Hashable:
+            return value.kind if isinstance(value, Way) else None
+
         image = relabel(space, ways, out)
         passed = self._forward(env, view.where({OIF: image}, on=True))
 
         def on(value: Hashable) -> Hashable | Node:
             match value:
-                case Way(Kind.OUT):
+                case Kind.OUT:
                     return passed
-                case Way(Kind.HERE):
+                case Kind.HERE:
                     return self._here(env, view)
-                case _:
+                case Kind.NOWHERE:
                     return DROPPED
+                case _:
+                    return value
 
-        found = relabel(space, ways, on)
+        found = continued(space, relabel(space, ways, kind), on)
 
         def split(value: Hashable) -> Hashable | Node:
             match value:
                 case Env() as left:
                     here = space.only(where(space, found, {left}), image)
-                    return relabel(space, here, lambda n: self._leaves(left, view, n))
+                    return continued(space, here, lambda n: self._leaves(left, view, n))
                 case _:
                     return value
 
-        return relabel(space, found, split)
+        return continued(space, found, split)
 
     def _leaves(self, env: Env, view: View, oif: Hashable) -> Hashable | Node:
         """Return what becomes of what forward lets out by an interface."""

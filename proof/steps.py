@@ -8,6 +8,7 @@ from proof.bytecode import Chain, Family, Place
 from proof.explore import possible_at, value_at
 from proof.fields import (
     CT,
+    CT_MARK,
     DPORT,
     DST,
     FRAGMENTS,
@@ -56,7 +57,7 @@ class Crossing:
     came_by: str
     packet: Packet
     point: dict[str, int] = field(default_factory=dict)
-    env: Env = field(default_factory=lambda: Env(mark=UNMARKED, ct_mark=UNMARKED))
+    env: Env = field(default_factory=lambda: Env(mark=UNMARKED))
     seen: list[Seen] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     rule: Seen | None = None
@@ -78,8 +79,6 @@ class Crossing:
             FRAGMENTS: 1,
             PACKET_TYPE: 0,
         }
-        if self.packet.state != NEW:
-            self.env = replace(self.env, ct_mark=None)
         kinds = self.hooks.incoming.kinds(link)
         kind = value_at(self.hooks.common.space, kinds, self.point)
         self.point[FIB_KIND] = kind if isinstance(kind, int) else 0
@@ -103,7 +102,7 @@ class Crossing:
                 "ct original destination port": self.point[DPORT],
             }
         if state == NEW:
-            self.point[STATUS] = 0
+            self.point |= {STATUS: 0, CT_MARK: 0}
         self._pass(middle)
         if state in FORWARDS:
             nat = self._translate(self.hooks.translating(PREROUTING))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from proof.diagram import Node
 from proof.fields import (
     CT,
+    CT_MARK,
     DPORT,
     DST,
     ESTABLISHED,
@@ -84,5 +85,5 @@ def known(space: Space, ct: int) -> dict[str, Meaning]:
             "ct original destination port": Field(space.levels[DPORT]),
         }
     if ct == NEW:
-        found[STATUS] = 0
+        found |= {STATUS: 0, CT_MARK: 0}
     return found
