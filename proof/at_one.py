@@ -14,7 +14,6 @@ from proof.claims import (
 from proof.explore import relabel
 from proof.fields import DST, NEW
 from proof.forwarding import spans
-from proof.policy import accepted
 from proof.realm import Door, Fate, Realm, Where
 from proof.scope import special, whole
 from proof.tracked import FORWARDS, NO_FLOW, STATES
@@ -46,7 +45,7 @@ def _no_more(realm: Realm, at: At, claim: NoMoreThanList) -> Iterator[Case]:
     ground = claim.lists.get(realm.version, _NOTHING)
     barred = [p for p in claim.never if p.version == realm.version]
     listed = space.minus(
-        accepted(space, ground, DST),
+        realm.accepts(ground),
         space.within(space.levels[DST], *spans(barred)),
     )
     for ct in (*FORWARDS, *NO_FLOW):
@@ -76,7 +75,7 @@ def _no_less(realm: Realm, at: At, claim: NoLessThanList) -> Iterator[Case]:
     good = relabel(space, node, served)
     apart = [*claim.apart, *special(realm, at.domain)]
     elsewhere = [p for p in apart if p.version == realm.version]
-    scope = space.both(as_usual(realm, at), accepted(space, ground, DST))
+    scope = space.both(as_usual(realm, at), realm.accepts(ground))
     scope = space.minus(scope, space.within(space.levels[DST], *spans(elsewhere)))
     wrong = space.minus(space.true, good)
     yield Case(door, scope, wrong, good, at.client, passes=False)

@@ -49,12 +49,18 @@ class Hooks:
     common: Common
     machine: Machine
 
+    older: "Hooks | None" = None
+
     def __post_init__(self) -> None:
-        """Make what reasons about parts of the way."""
-        self.viewer = Viewer(self.common, {})
+        """Make what reasons about parts of the way.
+
+        What ``older`` hooks of the same links and routes know is taken over.
+        """
+        old, self.older = self.older, None
+        self.viewer = Viewer(self.common, {}) if old is None else old.viewer
         self.resolver = Resolver(self.viewer)
         router = Router(self.common.space, self.net.routing, self.version, self.doubt)
-        self.incoming = Incoming(self.net, router)
+        self.incoming = Incoming(self.net, router) if old is None else old.incoming
         self.links = {link.index: link for link in self.net.routing.links}
 
     order: dict[tuple[int, str], list[Chain]] = field(default_factory=dict)

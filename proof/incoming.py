@@ -6,7 +6,7 @@ ip6_rcv_core() and ip6_forward() in ``net/ipv6``.
 """
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from proof.diagram import Node
@@ -49,6 +49,7 @@ class Incoming:
 
     net: Snapshot
     router: Router
+    memo: dict[tuple[int, int | None], Node] = field(default_factory=dict)
 
     @property
     def _version(self) -> int:
@@ -72,9 +73,13 @@ class Incoming:
 
     def way(self, link: Link, mark: int | None) -> Node:
         """Return a `Way` for each packet that comes in by an interface."""
-        asked = Question(iif=link.name, mark=mark)
-        live = self.router.look_up(asked)
-        return self._ruled(link, self._validated(link, asked, live))
+        key = (link.index, mark)
+        if key not in self.memo:
+            asked = Question(iif=link.name, mark=mark)
+            live = self.router.look_up(asked)
+            valid = self._validated(link, asked, live)
+            self.memo[key] = self._ruled(link, valid)
+        return self.memo[key]
 
     def any_way(self, link: Link, choice: str) -> Node:
         """Return the same for any routing table: field ``choice`` is the interface.

@@ -8,17 +8,17 @@ some value of the doubts, and what must happen, for all of them.
 """
 
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proof.bytecode import Bytecode, Place
 from proof.comparisons import Comparisons
 from proof.diagram import BOTTOM, Budget, Node, OverrunError
-from proof.explore import continued, project, relabel
+from proof.explore import continued, leaves, project, relabel
 from proof.fields import FRAGMENTS, layout
 from proof.lookups import Contents, Lookups, contents
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
 from proof.routes import Routing
-from proof.rule import Tools, run
+from proof.rule import WORD, Tools, run
 from proof.space import Space
 from proof.statements import STEPS
 
@@ -78,6 +78,7 @@ class Machine:
         self._traced: dict[tuple[Place, int, Env], Node] = {}
         self._results: dict[tuple[Place, int, Env], Node] = {}
         self._hooked: dict[tuple[Place, Env], Node] = {}
+        self._plain: dict[Node, bool] = {}
         self._here = ""
         self._depth = 0
 
@@ -92,6 +93,19 @@ class Machine:
         level = self.space.field(f"doubt {len(self.space.names)}", 1)
         self.doubts[level] = f"{self._here}: {reason}"
         return self.space.within(level, (1, 1))
+
+    def adopt(self, old: "Machine", same: Collection[Place]) -> None:
+        """Take over what another machine of the same space found about chains.
+
+        ``same`` are those that are no others, with all that they lead to.
+        """
+        for mine, theirs in (
+            (self._steps, old._steps),  # noqa: SLF001 - of the same class
+            (self._results, old._results),  # noqa: SLF001
+        ):
+            mine.update((key, node) for key, node in theirs.items() if key[0] in same)
+        known = old._hooked.items()  # noqa: SLF001
+        self._hooked.update((key, node) for key, node in known if key[0] in same)
 
     def chain(self, place: Place, env: Env = UNTOUCHED) -> Node:
         """Return an `Outcome` for each packet; RETURN at the end of the chain."""
@@ -200,6 +214,16 @@ class Machine:
             return isinstance(value, Outcome) and value.end in ends
 
         return relabel(self.space, node, left)
+
+    def is_plain(self, node: Node) -> bool:
+        """Return whether packets leave as they came, but for a translation."""
+        if node not in self._plain:
+            self._plain[node] = all(
+                isinstance(value, Outcome)
+                and replace(value.env, nat=()) == Env(mark=(0,) * WORD)
+                for value in leaves(node)
+            )
+        return self._plain[node]
 
     def step(self, place: Place, index: int, env: Env) -> Node:
         """Return what one rule does, the same at each call: to look at, not to prove.

@@ -6,20 +6,24 @@ is said in terms of the packet as it came to the first: the diagrams of all doma
 are of one space.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from proof.arrival import Entry
 from proof.diagram import Node, OverrunError
 from proof.explore import relabel
-from proof.fields import NEW, layout
+from proof.fields import DST, NEW, layout
 from proof.hooks import Hooks, Stop
 from proof.machine import Common, Machine
-from proof.passage import Entry, Passage
+from proof.memory import steady, unchanged
+from proof.passage import Passage
+from proof.policy import accepted
 from proof.space import Space
 from proof.view import FIRST_BYTE, FRAME_SOURCE, TIME
 from proof.way_out import Sent
 from proof.world import World
+from rules.ground import Ground
 
 _HOPS = 16
 
@@ -73,6 +77,9 @@ class Realm:
     passages: dict[str, Passage] = field(default_factory=dict)
     memo: dict[Door, Node] = field(default_factory=dict)
     sending: dict[Node, Node] = field(default_factory=dict)
+    accepting: dict[int, tuple[Ground, Node]] = field(default_factory=dict)
+    looked: dict[tuple[bool, Door], Node] = field(default_factory=dict)
+    steady: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Put the fields of packets in their order."""
@@ -81,15 +88,46 @@ class Realm:
             self.space.field(name, width)
         self.space.field(FRAME_SOURCE, 48)
 
+    def after(self, world: World) -> "Realm":
+        """Return the realm of a later world, which knows what still holds."""
+        new = Realm(world, self.version, self.space, self.doubts)
+        new.accepting, new.sending = self.accepting, self.sending
+        for name, old in self.passages.items():
+            if name in world.places and steady(
+                self.world.places[name], world.places[name]
+            ):
+                new.passages[name] = new.passage_after(name, old)
+                new.steady |= {name}
+        return new
+
+    def passage_after(self, domain: str, old: Passage) -> Passage:
+        """Return the way through a domain of which only nf_tables is another."""
+        net, before = self.world.places[domain].net, old.hooks.net
+        machine = self._machine(domain)
+        machine.adopt(old.hooks.machine, unchanged(before.bytecode, net.bytecode))
+        hooks = Hooks(net, self.version, old.hooks.common, machine, old.hooks)
+        return Passage(hooks, older=old)
+
+    def _machine(self, domain: str) -> Machine:
+        net = self.world.places[domain].net
+        common = Common(self.space, self.doubts, domain)
+        return Machine(net.bytecode, net.routing, self.version, common)
+
     def passage(self, domain: str) -> Passage:
         """Return the way through one domain."""
         if domain not in self.passages:
             net = self.world.places[domain].net
             common = Common(self.space, self.doubts, domain)
-            machine = Machine(net.bytecode, net.routing, self.version, common)
-            hooks = Hooks(net, self.version, common, machine)
+            hooks = Hooks(net, self.version, common, self._machine(domain))
             self.passages[domain] = Passage(hooks)
         return self.passages[domain]
+
+    def accepts(self, ground: Ground) -> Node:
+        """Return the packets that a list accepts."""
+        key = id(ground)
+        if key not in self.accepting:
+            self.accepting[key] = ground, accepted(self.space, ground, DST)
+        return self.accepting[key][1]
 
     def index(self, domain: str, interface: str) -> int | None:
         """Return the index of an interface of a domain, None if it has none such."""
@@ -107,7 +145,9 @@ class Realm:
         if index is None:
             return self.space.leaf(Stop.DROPPED)
         entry = Entry(index, door.ct, door.any_route)
-        return self.passage(door.domain).arrive(entry)
+        found = self.passage(door.domain).arrive(entry)
+        self.looked[False, door] = found
+        return found
 
     def sent(self, door: Door) -> Node:
         """Return the packets that one domain sends on."""
@@ -122,8 +162,12 @@ class Realm:
         """Return a `Fate` for each packet, through all domains on its way."""
         if hops > _HOPS:
             raise OverrunError(f"more than {_HOPS} domains in a row")
-        if door in self.memo:
-            return self.memo[door]
+        if door not in self.memo:
+            self.memo[door] = self._fate(door, hops)
+        self.looked[True, door] = self.memo[door]
+        return self.memo[door]
+
+    def _fate(self, door: Door, hops: int) -> Node:
         place = self.world.places[door.domain]
         carried = place.carriers is not None
 
@@ -139,8 +183,14 @@ class Realm:
                 case _:
                     return GONE
 
-        self.memo[door] = relabel(self.space, self.arrive(door), end)
-        return self.memo[door]
+        return relabel(self.space, self.arrive(door), end)
+
+    def still(self, looked: Mapping[tuple[bool, Door], Node]) -> bool:
+        """Return whether these doors lead to the same as before."""
+        return all(
+            (self.fate(door) if far else self.arrive(door)) is node
+            for (far, door), node in looked.items()
+        )
 
     def name(self, domain: str, index: int) -> str:
         """Return the name of an interface."""

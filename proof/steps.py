@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from proof.arrival import FIB_KIND, UNMARKED, host_number
 from proof.bytecode import Chain, Family, Place
 from proof.explore import possible_at, value_at
 from proof.fields import (
@@ -38,7 +39,6 @@ from proof.hooks import (
 from proof.left import EndedError, Left
 from proof.machine import Seen
 from proof.outcome import End, Env, Nat
-from proof.passage import FIB_KIND, UNMARKED, host_number
 from proof.routes import Link
 from proof.trace import Trace
 from proof.tracked import DST_NAT, DST_NAT_DONE, FORWARDS, never_tracked

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Claims about domains, proved for every packet or answered with one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from proof.about import about
+from proof.arrival import ANY_TABLE
 from proof.cases import Case, Cases, UnconnectedError
 from proof.claims import Alone, Asserted, Claim, Result, Status, concerns
-from proof.diagram import Budget, OverrunError
+from proof.diagram import Budget, Node, OverrunError
 from proof.explore import pick, project
 from proof.fields import IPV4, IPV6
 from proof.packets import doubts_of, liked, packet_of, sendable
-from proof.passage import ANY_TABLE
-from proof.realm import Realm
+from proof.realm import Door, Realm
 from proof.space import Space
 from proof.walk import Walker
 from proof.world import World
@@ -21,6 +21,7 @@ ASSUMED = (
     "conntrack puts fragments together before any rule sees them",
     "packet sockets and programs of BPF of the domains themselves are not seen",
 )
+Looked = Mapping[tuple[bool, Door], Node]
 EARLIER = "no flow runs that was opened while the rules were others"
 
 
@@ -30,6 +31,9 @@ class Prover:
 
     budget: Budget = field(default_factory=Budget)
     realms: dict[int, Realm] = field(default_factory=dict)
+    answers: dict[tuple[int, Claim], tuple[Result, Looked]] = field(
+        default_factory=dict
+    )
 
     def prove(
         self,
@@ -48,20 +52,43 @@ class Prover:
 
     def _realm(self, world: World, version: int) -> Realm:
         known = self.realms.get(version)
-        if known is None or known.world is not world:
+        if known is None or known.space.size > self.budget.nodes // 2:
             known = Realm(world, version, Space((), self.budget))
-            self.realms[version] = known
+            self.answers = {}
+        elif known.world is not world:
+            known.space.restart()
+            known = known.after(world)
+        self.realms[version] = known
         return known
+
+    def _remembered(self, realm: Realm, claim: Claim) -> Result | None:
+        """Return what was proved before, if all that it was about is the same."""
+        known = self.answers.get((realm.version, claim))
+        if known is None:
+            return None
+        result, looked = known
+        if not result.generations.keys() <= realm.steady or not realm.still(looked):
+            return None
+        places = realm.world.places
+        now = {n: places[n].net.bytecode.generation for n in result.generations}
+        return replace(result, generations=now)
 
     def _answer(self, realm: Realm, walker: Walker, claim: Claim) -> Result:
         if isinstance(claim, Alone):
             return _alone(realm, claim)
         try:
             realm.space.restart()
-            cases = about(realm, claim)
-            return _judged(realm, walker, claim, cases)
+            realm.looked = {}
+            found = self._remembered(realm, claim)
+            if found is None:
+                realm.looked = {}
+                found = _judged(realm, walker, claim, about(realm, claim))
         except (OverrunError, UnconnectedError) as error:
             return Result(claim, realm.version, Status.UNKNOWN, notes=(str(error),))
+        if found.status is Status.PROVED:
+            key = (realm.version, claim)
+            self.answers[key] = found, dict(realm.looked)
+        return found
 
 
 def _judged(realm: Realm, walker: Walker, claim: Claim, cases: Cases) -> Result:

@@ -20,6 +20,7 @@ from tests.bench.figures import Figure, write
 from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
 from tests.bench.openvpn import openvpn
+from tests.bench.proof import chain, large
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
 
@@ -33,6 +34,8 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "small": lambda place: memory(place, clients=10, changes=1000, limit=50),
     "large": lambda place: memory(place, clients=1000, changes=1000, limit=120),
     "cycles": lambda place: cycles(place, int(os.environ.get("CYCLES", "10000"))),
+    "proof": lambda place: large(place, clients=100, rules=100),
+    "chain": lambda place: chain(place, clients=20, rules=20, hops=4),
     "bulk": lambda place: bulk(place, seconds=1, rounds=9),
     "packets": lambda place: packets(place, count=20_000, rounds=15),
     "openvpn": lambda place: openvpn(place, seconds=1, rounds=21),

@@ -12,6 +12,7 @@ from tests.bench.figures import DOCS, Figure, page
 from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
 from tests.bench.openvpn import openvpn
+from tests.bench.proof import chain, large
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
 
@@ -22,6 +23,8 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "imports": lambda _: imports(),
     "memory": lambda place: memory(place, clients=2, changes=2, limit=1000),
     "attach and detach": lambda place: cycles(place, 20),
+    "proofs of one gateway": lambda place: large(place, clients=2, rules=4),
+    "proofs of a chain": lambda place: chain(place, clients=2, rules=4, hops=3),
     "one TCP flow": lambda place: bulk(place, seconds=1, rounds=1),
     "one flow's packets": lambda place: packets(place, count=100, rounds=1),
     "a tunnel of OpenVPN": lambda place: openvpn(place, seconds=1, rounds=1),
