@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which cases a claim has."""
 
-from proof.at_one import no_transit, of_one
+from proof.at_one import no_transit, of_one, own_of
 from proof.cases import At, Cases, UnconnectedError
 from proof.claims import (
     Alone,
@@ -14,10 +14,12 @@ from proof.claims import (
     NotOpened,
     NoTransit,
     OnlyThrough,
+    OwnOf,
 )
 from proof.on_the_way import of_way
 from proof.realm import Realm
 
+KERNEL = "what the kernel sends without a socket is no part of it"
 ANSWERS = "what answers flows that others opened is no part of it"
 
 
@@ -29,6 +31,10 @@ def about(realm: Realm, claim: Claim) -> Cases:
             if domain not in world.places:
                 raise UnconnectedError(f"{domain}: no domain that provides network")
             return Cases(no_transit(realm, domain), (domain,))
+        case OwnOf(domain):
+            if domain not in world.places:
+                raise UnconnectedError(f"{domain}: no domain that provides network")
+            return Cases(own_of(realm, claim), (domain,), (KERNEL,))
         case OnlyThrough() | Asserted():
             doors = _doors(realm, claim.client)
             domains = _path(realm, claim.client, _through(claim))

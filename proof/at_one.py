@@ -10,9 +10,11 @@ from proof.claims import (
     NoMoreThanList,
     NoSpoof,
     NotOpened,
+    OwnOf,
 )
+from proof.departure import Departure
 from proof.explore import relabel
-from proof.fields import DST, NEW
+from proof.fields import DST, NEW, SOCKET, UID
 from proof.forwarding import spans
 from proof.realm import Door, Fate, Realm, Where
 from proof.scope import special, whole
@@ -140,3 +142,20 @@ def _apart(realm: Realm, at: At, allowed: frozenset[str]) -> Iterator[Case]:
         )
         witness = space.both(scope, own(realm, at.client))
         yield Case(at.door(ct), scope, wrong, witness, at.client)
+
+
+def own_of(realm: Realm, claim: OwnOf) -> Iterator[Case]:
+    """Yield the cases of what processes of a domain send in the clear."""
+    space, domain = realm.space, claim.domain
+    place, hooks = realm.world.places[domain], realm.passage(domain).hooks
+    clear = [n for n in others(realm, domain) if n not in (place.carriers or ())]
+    links = [link for link in place.net.routing.links if link.name in clear]
+    for link in links:
+        for ct in STATES:
+            sent = sent_where(realm, Departure(hooks, link, ct).run(), lambda _: True)
+            users = [(user, user) for user in claim.users]
+            theirs = space.within(space.levels[UID], *users)
+            socket = space.within(space.levels[SOCKET], (1, 1))
+            scope = space.both(whole(space, realm.version, ct), socket)
+            wrong = space.minus(sent, theirs)
+            yield Case(Door(domain, "", ct), scope, wrong, scope, passes=None)

@@ -106,6 +106,21 @@ class OnlyThrough:
         return f"nothing of {self.client} leaves but through {self.domain}"
 
 
+@dataclass(frozen=True, slots=True)
+class OwnOf:
+    """What processes of a domain send out in the clear is sent by these users only.
+
+    For any routing table.  What the kernel itself sends has no user: no part of it.
+    """
+
+    domain: str
+    users: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        users = ", ".join(map(str, sorted(self.users))) or "nobody"
+        return f"of the users of {self.domain} only {users} send out in the clear"
+
+
 class Expect(Enum):
     """What a user expects."""
 
@@ -154,6 +169,7 @@ Claim = (
     | Apart
     | Alone
     | OnlyThrough
+    | OwnOf
     | Asserted
 )
 

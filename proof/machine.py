@@ -22,7 +22,7 @@ from proof.rule import WORD, Tools, run
 from proof.space import Space
 from proof.statements import STEPS
 
-_DOUBTS = 400
+DOUBTS = 400
 _DEPTH = 64  # chains within chains; the kernel allows 16
 
 
@@ -88,8 +88,8 @@ class Machine:
         return self._ready[place]
 
     def _doubt(self, reason: str) -> Node:
-        if len(self.doubts) >= _DOUBTS:
-            raise OverrunError(f"more than {_DOUBTS} doubts, the last: {reason}")
+        if len(self.doubts) >= DOUBTS:
+            raise OverrunError(f"more than {DOUBTS} doubts, the last: {reason}")
         level = self.space.field(f"doubt {len(self.space.names)}", 1)
         self.doubts[level] = f"{self._here}: {reason}"
         return self.space.within(level, (1, 1))

@@ -33,7 +33,7 @@ _STRANGER = {4: IPv4Address("203.0.113.7"), 6: IPv6Address("2001:db8:7::7")}
 _ECHO = {4: 8 << 8, 6: 128 << 8}
 _FIRST_PORT = 40000
 _JUDGED = (TCP, UDP, ICMP, ICMPV6)
-_KEPT = ("transport header byte", "network header byte", "header ")
+_KEPT = ("uid", "socket", "transport header byte", "network header byte", "header ")
 
 
 def liked(version: int, ct: int, client: Client | None) -> Mapping[str, Sequence[int]]:

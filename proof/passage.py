@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from proof.arrival import UNMARKED, Arrival, Entry
 from proof.bytecode import Chain, Family
 from proof.diagram import Branch, Node, child_at
-from proof.fields import IIF
+from proof.fields import IIF, IPV4
 from proof.hooks import Hooks
 from proof.outcome import Env
 
@@ -48,10 +48,12 @@ class Passage:
         Where no chain marks packets, it is what each base chain does with them.
         """
         if iif not in self.seen:
+            own = Family.IP if self.hooks.version == IPV4 else Family.IP6
+            families = {Family.INET, Family.NETDEV, own}
             found = [
                 (chain.place, self._of(chain, iif))
                 for chain in self.hooks.net.bytecode.chains.values()
-                if chain.hook is not None and chain.place.family != Family.ARP
+                if chain.hook is not None and chain.place.family in families
             ]
             marks = any(node is None for _, node in found)
             self.seen[iif] = object() if marks else tuple(found)

@@ -11,6 +11,7 @@ from proof.claims import Alone, Asserted, Claim, Result, Status, concerns
 from proof.diagram import Budget, Node, OverrunError
 from proof.explore import pick, project
 from proof.fields import IPV4, IPV6
+from proof.machine import DOUBTS
 from proof.packets import doubts_of, liked, packet_of, sendable
 from proof.realm import Door, Realm
 from proof.space import Space
@@ -52,7 +53,7 @@ class Prover:
 
     def _realm(self, world: World, version: int) -> Realm:
         known = self.realms.get(version)
-        if known is None or known.space.size > self.budget.nodes // 2:
+        if known is None or self._full(known):
             known = Realm(world, version, Space((), self.budget))
             self.answers = {}
         elif known.world is not world:
@@ -60,6 +61,11 @@ class Prover:
             known = known.after(world)
         self.realms[version] = known
         return known
+
+    def _full(self, realm: Realm) -> bool:
+        """Return whether to forget all, before it comes to more than the budget."""
+        much = realm.space.size > self.budget.nodes // 2
+        return much or len(realm.doubts) > DOUBTS // 2
 
     def _remembered(self, realm: Realm, claim: Claim) -> Result | None:
         """Return what was proved before, if all that it was about is the same."""
@@ -85,7 +91,7 @@ class Prover:
                 found = _judged(realm, walker, claim, about(realm, claim))
         except (OverrunError, UnconnectedError) as error:
             return Result(claim, realm.version, Status.UNKNOWN, notes=(str(error),))
-        if found.status is Status.PROVED:
+        if found.status is Status.PROVED and realm.looked:
             key = (realm.version, claim)
             self.answers[key] = found, dict(realm.looked)
         return found
@@ -203,7 +209,8 @@ def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | No
     )
     if point is not None and not case.later:
         packet = packet_of(realm.version, door.ct, point)
-        hops = tuple(walker.from_door(door.domain, door.interface, packet))
+        entry = door.domain, door.interface
+        hops = tuple(walker.from_door(*entry, packet)) if door.interface else ()
         return _agreed(replace(found, packet=packet, hops=hops), case)
     may = project(space, wrong, realm.doubts, space.either)
     point = pick(space, may, liked=wanted)
