@@ -280,6 +280,34 @@ def test_a_gap_is_never_proved(chain: Chain) -> None:
     assert all("is not modelled" in r.notes[0] for r in results)
 
 
+def test_what_is_not_modelled_is_possible_and_named(chain: Chain) -> None:
+    entry = "q_" + str(chain.ip("work")[0]).replace(".", "-")
+    with restored(chain, *GATEWAYS):
+        rule = f"insert rule ip qubes {entry} udp dport 3544 limit rate 1/second accept"
+        chain.run("sys-firewall", "nft", "-f", "-", feed=rule)
+        results = broken(chain, everything(chain))
+
+    (result,) = results
+    assert result.status is Status.POSSIBLE
+    assert str(result.claim) == "work reaches no more than its list accepts"
+    assert result.packet is not None
+    assert (result.packet.protocol, result.packet.second) == (17, 3544)
+    assert any(entry in note and note.endswith(": limit") for note in result.notes)
+
+
+def test_uplinks_in_a_circle_are_never_proved(chain: Chain) -> None:
+    place = world(chain).places["sys-firewall"]
+    vif = next(vif for vif, who in place.clients.items() if who.name == "work")
+    itself = replace(place.clients[vif], name="sys-firewall")
+    turned = replace(place, clients={vif: itself}, uplinks={"eth0": "sys-firewall"})
+
+    results = Prover().prove(
+        World({"sys-firewall": turned}), [OnlyThrough("sys-firewall", "sys-firewall")]
+    )
+
+    assert {r.status for r in results} == {Status.UNKNOWN}
+
+
 def test_a_vault_has_no_interface(chain: Chain) -> None:
     claims: list[Claim] = [Alone("vault"), Alone("work"), Alone("nobody")]
 
