@@ -7,10 +7,11 @@ says about itself.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 
-from proof.bytecode import DORMANT, OWNED, Bytecode, Chain, Family
+from proof.bytecode import DORMANT, OWNED, Bytecode, Chain, Expression, Family
 from proof.netlink import Kernel, Request, attributes, text
 from proof.routes import Routing
 
@@ -27,6 +28,14 @@ _TCMSG = struct.Struct("=BxxxiIII")
 _LEGACY = ("ip_tables_names", "ip6_tables_names", "arp_tables_names")
 _VIRTUAL_SERVERS = "ip_vs"
 _VIRTUAL_HEADER = 3  # lines
+# They send copies, or send otherwise than routing says; xtables may do anything.
+_SENDING = frozenset(
+    {"dup", "fwd", "flow_offload", "queue", "tproxy", "synproxy", "target"}
+)
+# The attribute with the register of what is written, 0: it always writes.
+_WRITING = {"meta": 3, "ct": 4, "payload": 5, "notrack": 0, "nat": 0, "masq": 0}
+_WRITING |= {"redir": 0}
+_FORWARDING = frozenset({"bc_forwarding", "mc_forwarding"})
 _SWITCHES = {"bridge", "openvswitch", "team", "bond"}
 
 
@@ -47,6 +56,56 @@ def _gaps_of_chain(chain: Chain) -> Iterator[str]:
     family, hook = chain.place.family, chain.hook
     if hook is not None and hook.number not in _MODELLED.get(family, frozenset()):
         yield f"base chain {chain.place} at hook {hook.number} is not modelled"
+    for rule in chain.rules:
+        for expression in rule.expressions:
+            if expression.name in _SENDING:
+                what = f"{chain.place} handle {rule.handle}"
+                yield f"{what} takes packets elsewhere ({expression.name})"
+
+
+def gaps_of_order(found: Bytecode) -> Iterator[str]:
+    """Yield base chains of which nobody knows which comes first, if it matters."""
+    writing = {
+        chain.place[:2]
+        for chain in found.chains.values()
+        if any(_writes(e) for rule in chain.rules for e in rule.expressions)
+    }
+    base = [c for c in found.chains.values() if c.hook is not None and c.rules]
+    for one, other in combinations(base, 2):
+        if (
+            one.hook is not None
+            and other.hook is not None
+            and one.hook.number == other.hook.number
+            and one.hook.priority == other.hook.priority
+            and (one.hook.kind == "nat") is (other.hook.kind == "nat")
+            and _meet(one, other)
+            and {one.place[:2], other.place[:2]} & writing
+        ):
+            yield f"{one.place} and {other.place} have one priority, and change packets"
+
+
+def _meet(one: Chain, other: Chain) -> bool:
+    """Return whether a packet can pass both."""
+    families = {one.place.family, other.place.family}
+    if Family.NETDEV in families and one.hook is not None and other.hook is not None:
+        return bool({*one.hook.devices} & {*other.hook.devices})
+    return len(families) == 1 or Family.INET in families
+
+
+def _writes(expression: Expression) -> bool:
+    written = _WRITING.get(expression.name)
+    return written is not None and (not written or written in expression.values)
+
+
+def gaps_of_settings(settings: Mapping[str, str]) -> Iterator[str]:
+    """Yield what sysctl lets the kernel forward in other ways than by routes."""
+    for name, value in settings.items():
+        _, _, key = name.rpartition("/")
+        if key in _FORWARDING and value not in {"0", "-1"}:
+            yield f"{name} is {value}"
+    source = "accept_source_route"
+    if settings.get(f"ipv4/conf/all/{source}", "0") != "0":
+        yield "source routes of IPv4 are honoured"
 
 
 def _table(family: int) -> str:

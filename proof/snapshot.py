@@ -12,6 +12,8 @@ from proof.coverage import (
     gaps_of_bytecode,
     gaps_of_files,
     gaps_of_links,
+    gaps_of_order,
+    gaps_of_settings,
     gaps_of_xfrm,
 )
 from proof.netlink import (
@@ -36,6 +38,9 @@ _PATTERNS = (
     "ipv4/conf/*/route_localnet",
     "ipv4/conf/*/accept_local",
     "ipv4/conf/*/accept_source_route",
+    "ipv4/conf/*/bc_forwarding",
+    "ipv4/conf/*/mc_forwarding",
+    "ipv6/conf/*/mc_forwarding",
     "ipv6/conf/*/forwarding",
     "ipv6/conf/*/force_forwarding",
     "ipv6/conf/*/disable_ipv6",
@@ -107,6 +112,8 @@ def _once(sources: Sources) -> Snapshot:
     bytecode = nftables.read(sources.netfilter)
     gaps = (
         *gaps_of_bytecode(bytecode),
+        *gaps_of_order(bytecode),
+        *gaps_of_settings(settings),
         *gaps_of_links(before, sources.route),
         *(gaps_of_xfrm(sources.xfrm) if sources.xfrm is not None else ()),
         *files,

@@ -188,6 +188,23 @@ def test_links_routes_and_routing_rules_are_read() -> None:
             id="a dormant table",
         ),
         pytest.param(
+            "nft",
+            "add table ip c\n"
+            "add chain ip c f { type filter hook forward priority 0; }\n"
+            "add rule ip c f dup to 192.0.2.9",
+            "ip c f handle 2 takes packets elsewhere (dup)",
+            id="copies of packets",
+        ),
+        pytest.param(
+            "nft",
+            "add table ip c\nadd table inet d\n"
+            "add chain ip c f { type filter hook forward priority 3; }\n"
+            "add chain inet d f { type filter hook forward priority 3; }\n"
+            "add rule ip c f meta mark set 1\nadd rule inet d f meta mark 1 drop",
+            "ip c f and inet d f have one priority, and change packets",
+            id="an order that is not known",
+        ),
+        pytest.param(
             "ip",
             "xfrm policy add dir out src 192.0.2.0/24 dst 198.51.100.0/24 action block",
             "1 xfrm policies",
