@@ -50,7 +50,7 @@ Node = Leaf | Branch
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How far to go: different branches in all, and seconds from the start."""
+    """How far to go: different branches in all, and seconds of processor time."""
 
     nodes: int = 2_000_000
     seconds: float = 20.0

@@ -2,14 +2,15 @@
 """All ways through one place, and which of them a change of its rules left alone."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proof.arrival import UNMARKED, Arrival, Entry
 from proof.bytecode import Chain, Family
 from proof.diagram import Branch, Node, child_at
-from proof.fields import IIF, IPV4
-from proof.hooks import Hooks
+from proof.fields import CT, ESTABLISHED, IIF, IPV4, RELATED
+from proof.hooks import EGRESS, OUTPUT, Hooks
 from proof.outcome import Env
+from proof.substitute import substitute
 
 
 @dataclass(slots=True)
@@ -20,6 +21,7 @@ class Passage:
     memo: dict[Entry, Node] = field(default_factory=dict)
     older: "Passage | None" = None
     seen: dict[int, Hashable] = field(default_factory=dict)
+    alike: bool | None = None
 
     def __post_init__(self) -> None:
         """Remember one earlier passage, and not those before it."""
@@ -36,6 +38,8 @@ class Passage:
             and old.sees(entry.iif) == self.sees(entry.iif)
         ):
             self.memo[entry] = old.memo[entry]
+        if entry.ct == RELATED and entry not in self.memo and self._alike():
+            self.memo[entry] = self.arrive(replace(entry, ct=ESTABLISHED))
         if entry not in self.memo:
             link = self.hooks.links[entry.iif]
             everything = self.hooks.common.space.true
@@ -58,6 +62,30 @@ class Passage:
             marks = any(node is None for _, node in found)
             self.seen[iif] = object() if marks else tuple(found)
         return self.seen[iif]
+
+    def _alike(self) -> bool:
+        """Return whether no chain tells an established flow from a related one.
+
+        It is not asked where only few ways are to be found out again.
+        """
+        if self.alike is None:
+            chains = [c for h in range(EGRESS) for c in self.hooks.chains(h)]
+            chains = [c for c in chains if c.hook and c.hook.number != OUTPUT]
+            chains += [c for n in self._names() for c in self.hooks.chains(EGRESS, n)]
+            self.alike = self.older is None and all(map(self._of_both, chains))
+        return self.alike
+
+    def _names(self) -> list[str]:
+        return [link.name for link in self.hooks.links.values()]
+
+    def _of_both(self, chain: Chain) -> bool:
+        machine = self.hooks.machine
+        space, level = machine.space, machine.space.levels[CT]
+        node = machine.hooked(chain.place, Env(mark=UNMARKED))
+        one, other = (
+            substitute(space, node, {level: ct}.get) for ct in (ESTABLISHED, RELATED)
+        )
+        return one is other and machine.is_plain(node)
 
     def _of(self, chain: Chain, iif: int) -> Node | None:
         machine = self.hooks.machine

@@ -2,7 +2,7 @@
 """Where diagrams are made: each once, so that equality is identity."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from time import monotonic
+from time import thread_time
 
 from proof.diagram import (
     BOTTOM,
@@ -34,7 +34,7 @@ class Space:
         self.tops: list[int] = []
         self.levels: dict[str, int] = {}
         self._budget = budget or Budget()
-        self._deadline = monotonic() + self._budget.seconds
+        self._deadline = thread_time() + self._budget.seconds
         self._branches: dict[tuple[int, tuple[int, ...], tuple[Node, ...]], Branch] = {}
         self._leaves: dict[tuple[type, Hashable], Leaf] = {}
         self._memos: dict[_Shortcut, _Memo] = {}
@@ -88,12 +88,12 @@ class Space:
     def _check(self) -> None:
         if len(self._branches) > self._budget.nodes:
             raise OverrunError(f"more than {self._budget.nodes} branches")
-        if monotonic() > self._deadline:
+        if thread_time() > self._deadline:
             raise OverrunError(f"more than {self._budget.seconds} s")
 
     def restart(self) -> None:
         """Start the clock of the budget anew, and forget intermediate results."""
-        self._deadline = monotonic() + self._budget.seconds
+        self._deadline = thread_time() + self._budget.seconds
         self._memos.clear()
 
     def spans(self, level: int, spans: Iterable[Span], value: Node) -> Node:
