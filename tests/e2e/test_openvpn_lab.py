@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The embedded internet's OpenVPN provider: certificates or passwords, IPv4 and IPv6."""
+"""The lab's OpenVPN provider: certificates or passwords, IPv4 and IPv6."""
 
 import pytest
 
