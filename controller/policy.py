@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TypeVar
 
-from controller import values
+from controller import profiles, values
 from controller.addresses import number_names
 from controller.domains import (
     ACCEPT_ALL,
@@ -63,7 +63,8 @@ def read(text: str, *, file: str, qids: Mapping[str, int], now: int) -> Domains:
             file, [(line_of(text, path), what) for path, what in mistakes]
         )
     try:
-        return Domains(found)
+        domains = Domains(found)
+        profiles.check(domains)
     except DomainsError as error:
         places: list[tuple[int, str]] = []
         for problem in error.problems:
@@ -71,6 +72,7 @@ def read(text: str, *, file: str, qids: Mapping[str, int], now: int) -> Domains:
             line = line_of(text, ("domains", problem.domain, *key))
             places.append((line, f"{problem.domain}: {problem.text}"))
         raise PolicyError(file, places) from None
+    return domains
 
 
 def _tables(text: str, file: str) -> Mapping[str, Mapping[str, object]]:
