@@ -268,7 +268,8 @@ def test_an_impostor_of_the_device_gets_nothing(vpn: Room) -> None:
         # The flood goes on for as long as a web client needs to give up.
         assert not vpn.flows()
 
-    theirs = [p for p in seen.packets if p.interface in ("wg0", "eve")]
+    # What the impostor sends comes out of its other end.
+    theirs = [p for p in seen.packets if p.interface == "eve"]
     assert [p for p in theirs if p.marked or str(p.destination) == WEB4] == []
     assert [p for p in seen.packets if p.marked and p.interface.startswith("vif")]
 
