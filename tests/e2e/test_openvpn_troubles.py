@@ -22,8 +22,8 @@ def test_a_bad_profile_is_named_by_its_line() -> None:
         made.machine.up()
 
         assert made.problem() == (
-            "config:4: up runs a program; delete it, DNS and routes are set without"
-            " scripts"
+            "provider.ovpn:4: up runs a program; delete it, DNS and routes are set"
+            " without scripts"
         )
         assert made.vpn()["state"] == "error"
         assert closed(made)
