@@ -103,9 +103,13 @@ class Judge:
         return [self.passes(into, packet) for into, packet in battery(version)]
 
     def passes(self, into: str, packet: Packet) -> bool:
+        self.port += 1
         if packet.protocol in {6, 17}:
-            self.port += 1
             packet = replace(packet, first=self.port)
+        if packet.protocol in {1, 58}:  # the identifier
+            high, low = divmod(self.port, 256)
+            told = {"transport header byte 4": high, "transport header byte 5": low}
+            packet = replace(packet, fields={**packet.fields, **told})
         return self.lab.through(into, packet) is not None
 
 
