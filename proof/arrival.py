@@ -99,7 +99,7 @@ class Arrival:
             return space.leaf(DROPPED)  # no such packet
         view = view.where(known(space, ct))
         middle = hooks.split(PREROUTING, TRACKING, TO_TARGET)[1]
-        clean = Env(mark=env.mark, ct_mark=env.ct_mark, rewritten=env.rewritten)
+        clean = replace(env, nat=(), untracked=False)
         found = hooks.follow(
             middle, clean, view, lambda env: self._to_target(env, view)
         )

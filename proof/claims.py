@@ -132,8 +132,8 @@ class Expect(Enum):
 class Asserted:
     """What the user says of new flows of ``client`` to these destinations.
 
-    ``to`` empty, ``protocols`` or ``ports`` None: all.  ``expect``: a domain's name
-    means only through it.
+    ``to`` empty, ``protocols`` or ``ports`` None: all.  ``pings``: echo requests
+    alone.  ``expect``: a domain's name means only through it.
     """
 
     client: str
@@ -141,6 +141,7 @@ class Asserted:
     protocols: frozenset[int] | None = None
     ports: Ports | None = None
     expect: Expect | str = Expect.BLOCKED
+    pings: bool = False
 
     def __str__(self) -> str:
         to = ", ".join(map(str, self.to)) or "anywhere"

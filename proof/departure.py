@@ -6,7 +6,7 @@ once more where one of its chains has translated the target or marked the packet
 what is said here holds for every routing table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proof.arrival import UNMARKED
 from proof.bytecode import Chain
@@ -80,7 +80,7 @@ class Departure:
         if env.untracked is not (self.ct == UNTRACKED) and env.untracked:
             return space.leaf(DROPPED)  # no such packet
         view = view.where(known(space, self.ct))
-        clean = Env(mark=env.mark, ct_mark=env.ct_mark, rewritten=env.rewritten)
+        clean = replace(env, nat=(), untracked=False)
         return self.hooks.follow(
             self._parts[1], clean, view, lambda env: self._to_target(env, view)
         )

@@ -14,6 +14,10 @@ from proof.rule import WORD, RuleRun
 from proof.values import Opaque
 
 _META_SREG, _CT_SREG, _PAYLOAD_SREG, _EXTHDR_DREG = 3, 4, 5, 1  # NFTA_…
+_TRANSPORT = 2  # NFT_PAYLOAD_TRANSPORT_HEADER; what is further in comes after
+_CHECKSUM = 16  # its offset in a TCP header: nothing before it is written
+_OF_TCP = 1  # NFT_EXTHDR_OP_TCPOPT
+_OPTIONS = "a packet whose TCP options were rewritten"
 
 
 def load_meta(this: RuleRun, values: Attributes) -> None:
@@ -49,15 +53,30 @@ def load_payload(this: RuleRun, values: Attributes) -> None:
     if _PAYLOAD_SREG in values:
         this.env = replace(this.env, rewritten=True)
         return
-    _load(this, values, _still(this, payload(this.tools.fields, values)))
+    found = _still(this, payload(this.tools.fields, values))
+    base, offset, size = (number(values.get(n), "payload") for n in (2, 3, 4))
+    if this.env.options and base >= _TRANSPORT and offset + size > _CHECKSUM:
+        found = _unknown(this, found, _OPTIONS)
+    _load(this, values, found)
 
 
 def load_exthdr(this: RuleRun, values: Attributes) -> None:
-    """Load bytes of an extension header or option, or write some."""
+    """Load bytes of an extension header or option, or write some.
+
+    Of TCP only bytes within an option are written, and the checksum with them
+    (nft_exthdr_tcp_set_eval()).
+    """
+    of_tcp = number(values.get(6), "exthdr") == _OF_TCP
     if _EXTHDR_DREG not in values:
-        this.env = replace(this.env, rewritten=True)
+        env = this.env
+        this.env = replace(
+            env, rewritten=env.rewritten or not of_tcp, options=env.options or of_tcp
+        )
         return
-    _load(this, values, _still(this, exthdr(this.tools.fields, values)))
+    found = _still(this, exthdr(this.tools.fields, values))
+    if this.env.options and of_tcp:
+        found = _unknown(this, found, _OPTIONS)
+    _load(this, values, found)
 
 
 def load_fib(this: RuleRun, values: Attributes) -> None:

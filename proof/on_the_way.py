@@ -7,11 +7,15 @@ from proof.cases import At, Case, as_usual, own
 from proof.claims import Asserted, Expect, OnlyThrough
 from proof.diagram import Node
 from proof.explore import relabel
-from proof.fields import DPORT, DST, NEW, PROTO
+from proof.fields import DPORT, DST, IPV4, IPV6, NEW, PROTO, SPORT
 from proof.forwarding import spans
 from proof.realm import Fate, Realm, Where
 from proof.scope import whole
 from proof.tracked import FORWARDS, NO_FLOW, STATES
+from rules.decide import ICMP, ICMPV6
+
+ECHO = {IPV4: (ICMP, 8), IPV6: (ICMPV6, 128)}
+"""The protocol and the type of an echo request (RFC 792, RFC 4443)."""
 
 OfWay = OnlyThrough | Asserted
 
@@ -84,4 +88,10 @@ def _box(realm: Realm, claim: Asserted) -> Node:
     if claim.ports is not None:
         ports = (claim.ports.first, claim.ports.last)
         found = space.both(found, space.within(space.levels[DPORT], ports))
+    if claim.pings:
+        number, kind = ECHO[realm.version]
+        icmp = space.within(space.levels[PROTO], (number, number))
+        first = (kind << 8, (kind << 8) + 255)  # with every code
+        echo = space.within(space.levels[SPORT], first)
+        found = space.both(found, space.both(icmp, echo))
     return found

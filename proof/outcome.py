@@ -39,7 +39,8 @@ class Nat:
 class Env:
     """What rules have left on the packet; None is what it came with.
 
-    ``rewritten``: its bytes may be others than those it came with.
+    ``rewritten``: its bytes may be others than those it came with.  ``options``:
+    those of its TCP options and its checksum may be.
     """
 
     mark: Value | None = None
@@ -47,6 +48,7 @@ class Env:
     nat: tuple[Nat, ...] = ()
     untracked: bool = False
     rewritten: bool = False
+    options: bool = False
 
 
 UNTOUCHED = Env()

@@ -218,6 +218,8 @@ class Realm:
 
         def further(value: Hashable) -> Hashable:
             match value:
+                case Fate(Where.GONE):
+                    return GONE  # wherever that was, or it would not be equal
                 case Fate(passed=before) as fate:
                     return replace(fate, passed=before | passed)
                 case _:
