@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TypeVar
 
-from controller import profiles, values
+from controller import assertions, values
 from controller.addresses import number_names
+from controller.assertions import Assertion
 from controller.domains import (
     ACCEPT_ALL,
     Domain,
@@ -23,6 +24,7 @@ from controller.personality import Personality, keys, known
 
 T = TypeVar("T")
 
+TABLES = ("domains", "assert")
 KEYS = ("label", "personality", "netvm", "uplink", "firewall", "ipv6")
 
 
@@ -58,13 +60,13 @@ def read(text: str, *, file: str, qids: Mapping[str, int], now: int) -> Domains:
     readers = {name: _Reader(name, table, folder) for name, table in tables.items()}
     found = {n: reader.domain(numbers[n], now) for n, reader in readers.items()}
     mistakes = [mistake for reader in readers.values() for mistake in reader.mistakes]
+    mistakes += assertions.read(text, tables)[1]
     if mistakes:
         raise PolicyError(
             file, [(line_of(text, path), what) for path, what in mistakes]
         )
     try:
-        domains = Domains(found)
-        profiles.check(domains)
+        return Domains(found)
     except DomainsError as error:
         places: list[tuple[int, str]] = []
         for problem in error.problems:
@@ -72,7 +74,11 @@ def read(text: str, *, file: str, qids: Mapping[str, int], now: int) -> Domains:
             line = line_of(text, ("domains", problem.domain, *key))
             places.append((line, f"{problem.domain}: {problem.text}"))
         raise PolicyError(file, places) from None
-    return domains
+
+
+def asserted(text: str) -> tuple[Assertion, ...]:
+    """Return what a text that `read` has taken asserts of its domains."""
+    return assertions.read(text, tomllib.loads(text)["domains"])[0]
 
 
 def _tables(text: str, file: str) -> Mapping[str, Mapping[str, object]]:
@@ -81,9 +87,9 @@ def _tables(text: str, file: str) -> Mapping[str, Mapping[str, object]]:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(file, [_syntax(str(error), text)]) from None
     mistakes = [
-        (line_of(text, (key,)), f"unknown table {key}, {expected(key, ['domains'])}")
+        (line_of(text, (key,)), f"unknown table {key}, {expected(key, TABLES)}")
         for key in tree
-        if key != "domains"
+        if key not in TABLES
     ]
     domains = tree.get("domains", {})
     entries = domains.items() if isinstance(domains, dict) else ()
