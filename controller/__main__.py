@@ -16,6 +16,10 @@ def main(words: list[str]) -> int:
             from controller.enter import main as enter  # noqa: PLC0415
 
             return enter(rest)
+        case ["prove", *rest]:
+            from controller.prove import main as prove  # noqa: PLC0415
+
+            return prove(rest)
         case ["dhcp-event", *rest]:
             from controller.platforms.dhcp_event import main as event  # noqa: PLC0415
 

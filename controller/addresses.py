@@ -8,20 +8,25 @@ Every domain has the same MAC on its uplink, and its netvm's address as gateway.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_network,
+)
 
+from rules.internal import INTERNAL
 from rules.virtual_dns import VIRTUAL4, VIRTUAL6
 
 MAX_ID = 9999
 MAC = "00:16:3e:5e:6c:00"
 NETMASK = "255.255.255.255"
 DNS4, DNS6 = VIRTUAL4, VIRTUAL6
-# Where every domain's address lies, and no address of the outside.
-INTERNAL4 = (IPv4Network("10.137.0.0/16"), IPv4Network("10.138.0.0/16"))
-INTERNAL6 = (
-    IPv6Network("fd09:24ef:4179::a89:0/112"),
-    IPv6Network("fd09:24ef:4179::a8a:0/112"),
-)
+# What is given to domains and to virtual resolvers, and is nobody's outside.
+_INTERNAL = [ip_network(prefix) for prefix in sorted(INTERNAL)]
+INTERNAL4 = tuple(n for n in _INTERNAL if isinstance(n, IPv4Network))
+INTERNAL6 = tuple(n for n in _INTERNAL if isinstance(n, IPv6Network))
 
 HOSTS = 254  # x.y.z.1 .. x.y.z.254
 

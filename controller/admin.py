@@ -53,7 +53,8 @@ SHAPES: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
         "down": {},
         "status": {},
         "plan": {},
-        "apply": {},
+        "apply": {"confirm": Kind.MAYBE_NUMBER},
+        "confirm": {},
         "run": {"domain": Kind.TEXT, "command": Kind.WORDS, "disposable": Kind.FLAG},
         "prefs": {
             "domain": Kind.TEXT,
@@ -71,6 +72,7 @@ SHAPES: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
             "proto": Kind.MAYBE_TEXT,
             "destination": Kind.TEXT,
         },
+        "verify": {"no_replay": Kind.FLAG},
         "log": {},
         "restart": {"domain": Kind.TEXT},
         "tor": {
@@ -121,7 +123,7 @@ def only_looks(request: Request) -> bool:
         return request.text("action") == "list"
     if request.verb == "prefs":
         return request.maybe_text("value") is None
-    return request.verb in ("status", "plan", "explain", "log")
+    return request.verb in ("status", "plan", "explain", "verify", "log")
 
 
 @dataclass(frozen=True, slots=True)

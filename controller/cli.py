@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from controller import output, policy
+from controller import graph, output, policy, shown
 from controller.admin import (
     SHAPES,
     Answer,
@@ -122,24 +122,45 @@ def _answered(asked: Namespace, data: Json) -> int:
     else:
         _print(_lines(asked, data))
     tree = data if isinstance(data, Mapping) else {}
-    if asked.verb == "plan" and tree.get("changes"):
+    if asked.verb == "plan" and (tree.get("changes") or tree.get("failing")):
         return Exit.DIFFERS
-    if asked.verb == "explain" and tree.get("accepted") is not True:
-        return Exit.DIFFERS
-    if any(row.get("problem") for row in output.rows(data, "domains")):
+    if asked.verb == "explain":
+        return _explained(tree)
+    if asked.verb == "verify":
+        return _verified(asked, data)
+    proof = tree.get("proof")
+    refuted = isinstance(proof, Mapping) and proof.get("state") == "refuted"
+    if refuted or any(row.get("problem") for row in output.rows(data, "domains")):
         return Exit.NOT_ENFORCED
     return Exit.OK
+
+
+def _explained(tree: Mapping[str, Json]) -> int:
+    verdicts = {row.get("kernel_verdict") for row in output.rows(tree, "routes")}
+    if tree.get("differs") or "unknown" in verdicts:
+        return Exit.NOT_ENFORCED
+    return Exit.OK if tree.get("accepted") is True else Exit.DIFFERS
+
+
+def _verified(asked: Namespace, data: Json) -> int:
+    if asked.graph is not None:
+        graph.draw(data, Path(asked.graph))
+    return shown.verdict_of_all(data)
 
 
 def _lines(asked: Namespace, data: Json) -> list[str]:
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     views: Mapping[str, Callable[[], list[str]]] = {
         "names": lambda: output.names(data),
-        "status": lambda: output.status(data, colour=colour),
+        "status": lambda: [
+            *output.status(data, colour=colour),
+            *shown.standing(data, colour=colour),
+        ],
         "raw": lambda: output.raw_rules(data),
         "list": lambda: output.rules(data, colour=colour),
         "prefs": lambda: output.settings(data, asked.property),
-        "explain": lambda: output.routes(data, colour=colour),
+        "explain": lambda: shown.routes(data, colour=colour),
+        "verify": lambda: shown.verified(data, colour=colour),
         "log": lambda: output.log(data),
         "tor": lambda: output.tor(data),
         "changes": lambda: output.changes(data, colour=colour),
@@ -152,7 +173,7 @@ def _view(asked: Namespace) -> str:
         return "names"
     if asked.verb == "firewall" and asked.action == "list":
         return "raw" if asked.raw else "list"
-    if asked.verb in ("status", "explain", "log", "tor"):
+    if asked.verb in ("status", "explain", "verify", "log", "tor"):
         return str(asked.verb)
     return "prefs" if asked.verb == "prefs" and asked.value is None else "changes"
 

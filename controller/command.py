@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 from controller.client import SOCKET
 from controller.nearest import expected
-from controller.verbs import ABOUT, EXITS, SHARED, VERBS, VERSION, Option, Verb
+from controller.verbs import (
+    ABOUT,
+    EXITS,
+    SHARED,
+    VERBS,
+    VERSION,
+    Option,
+    Values,
+    Verb,
+)
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -99,8 +108,8 @@ def _options(
         else:
             parser.add_argument(
                 *option.names,
-                dest="number",
-                type=_number,
+                dest=option.dest,
+                type=_number if option.kind is Values.NUMBER else str,
                 metavar=option.value,
                 help=option.help,
             )

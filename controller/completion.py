@@ -69,10 +69,11 @@ def _names(options: tuple[Option, ...]) -> str:
     return " ".join(name for option in options for name in option.names)
 
 
-def _valued() -> str:
+def _valued(*kinds: Values) -> str:
     """Return the options whose next word is their value, as a shell pattern."""
     options = (SOCKET, *(option for verb in VERBS for option in _all_options(verb)))
-    valued = [option for option in options if option.value is not None]
+    wanted = kinds or tuple(Values)
+    valued = [o for o in options if o.value is not None and o.kind in wanted]
     return "|".join(dict.fromkeys(name for o in valued for name in o.names))
 
 
@@ -125,6 +126,9 @@ _ravelin() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} words=
     local before=("${{COMP_WORDS[@]:1:COMP_CWORD-1}}")
 {indent(_count(), "    ")}    COMPREPLY=()
+    case ${{COMP_WORDS[COMP_CWORD-1]}} in
+        {_valued(Values.FILE)}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    esac
     case $verb/$place in
         /0) words="{" ".join(verb.name for verb in VERBS)}" ;;
 {indent(cases, "        ")}    esac
@@ -156,7 +160,10 @@ _ravelin() {{
     local cur=${{words[CURRENT]}}
     local -a before=("${{(@)words[2,CURRENT-1]}}")
     local words=
-{indent(_count(), "    ")}    if [[ $cur == -* ]]; then
+{indent(_count(), "    ")}    case ${{before[-1]}} in
+        {_valued(Values.FILE)}) _files; return ;;
+    esac
+    if [[ $cur == -* ]]; then
         case $verb in
 {indent(_options("words="), "            ")}        esac
         compadd -- ${{=words}}
@@ -231,6 +238,8 @@ def _flags(option: Option) -> str:
         for name in option.names
     )
     value = "" if option.value is None else " -x"
+    if option.kind is Values.FILE:
+        value = " -r -F"
     return f"{' '.join(words)}{value} -d {_quoted(option.help)}"
 
 

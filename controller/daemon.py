@@ -17,6 +17,7 @@ from controller.handle import Handler
 from controller.jobs import Jobs
 from controller.observe import Observer
 from controller.supervise import Supervisor
+from controller.watch import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,20 @@ class Daemon:
     ``look`` is called now and then, to start again what has ended by itself.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a daemon serves
         self,
         selector: BaseSelector,
         handler: Handler,
         supervisor: Supervisor,
         path: Path,
+        *,
         look: Callable[[], None],
+        watch: Watcher,
     ) -> None:
         self._selector = selector
         self._handler = handler
         self._supervisor = supervisor
+        self._watch = watch
         self._observer = Observer(handler.deployment, handler.journal)
         self._jobs = Jobs()
         self._look = look
@@ -49,12 +53,13 @@ class Daemon:
         self._held: set[str] = set()
         self._hold_until: dict[str, float] = {}
         self._looked_at = time.monotonic()
-        self._healing = self._ending = False
+        self._healing = self._ending = self._rolling_back = False
 
     def run(self) -> None:
         """Serve."""
         with ExitStack() as at_the_end:
             at_the_end.callback(self._server.close)
+            at_the_end.callback(self._watch.close)
             self._listen_to_signals(at_the_end)
             while not self._handler.leaving or self._jobs:
                 for key, mask in self._selector.select(self._patience()):
@@ -63,7 +68,9 @@ class Daemon:
                 self._heal(urgent=self._observer.look())
                 self._expire()
                 self._end_disposables()
+                self._end_trial()
                 self._jobs.go_on()
+                self._watch.look(busy=self._jobs.changing)
             self._observer.look()
 
     def _asked(self, request: Request, tell: Callable[[Reply], None]) -> None:
@@ -73,7 +80,7 @@ class Daemon:
         self._jobs.add(
             self._handler.handle(request),
             tell,
-            first=only_looks(request),
+            beside=only_looks(request),
             urgent=request.verb == "down",
         )
 
@@ -104,8 +111,11 @@ class Daemon:
         times = [
             self._supervisor.next_deadline(),
             self._jobs.deadline(),
+            self._watch.deadline(),
             *self._hold_until.values(),
         ]
+        if not self._rolling_back:
+            times.append(self._handler.trial.deadline)
         waits = [at - time.monotonic() for at in times if at is not None]
         expiry = self._next_expiry()
         if expiry is not None:
@@ -129,7 +139,7 @@ class Daemon:
             return
         self._looked_at = now
         self._look()
-        if not self._jobs and self._handler.deployment.vanished():
+        if not self._jobs.changing and self._handler.deployment.vanished():
             self._healing = True
             self._jobs.add(self._handler.heal(), self._healed)
 
@@ -138,6 +148,21 @@ class Daemon:
             log.error("not healed: %s", reply.text)
         if not isinstance(reply, Progress):
             self._healing = False
+
+    def _end_trial(self) -> None:
+        """Put back what was in force, when nobody has confirmed a change in time."""
+        deadline = self._handler.trial.deadline
+        if deadline is None or self._rolling_back or deadline > time.monotonic():
+            return
+
+        def rolled_back(reply: Reply) -> None:
+            if isinstance(reply, Failure):
+                log.error("not rolled back: %s", reply.text)
+            if not isinstance(reply, Progress):
+                self._rolling_back = False
+
+        self._rolling_back = True
+        self._jobs.add(self._handler.roll_back(), rolled_back)
 
     def _end_disposables(self) -> None:
         """Discard those whose command has ended, or never began."""
@@ -151,7 +176,7 @@ class Daemon:
                 self._held.add(name)
                 self._hold_until.pop(name, None)
                 continue
-            if not self._jobs:  # else it may still be in the making
+            if not self._jobs.changing:  # else it may still be in the making
                 self._hold_until.setdefault(name, now + HOLD_WITHIN)
             if name in self._held or self._hold_until.get(name, now + 1) <= now:
                 self._held.discard(name)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller import client
+from controller import client, shown
 from controller.addresses import DNS4, DNS6
 from controller.admin import Answer, Exit, Failure, Json, Request
 from controller.lab.addresses import FORBIDDEN, INTRANET, RESOLVERS, WEB
@@ -99,7 +99,9 @@ def _show(policy: Path, runtime: Path) -> int:
         _print(name, found)
     word = "nothing differs from the policy"
     _say(word if not differences else f"{differences} attempts differ from the policy")
-    return differences
+    proof = _ask(runtime, Request("verify", {"no_replay": False}))
+    _say(shown.total(proof))
+    return differences + (shown.verdict_of_all(proof) is not Exit.OK)
 
 
 def _end(runtime: Path) -> None:

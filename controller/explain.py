@@ -12,7 +12,6 @@ from enum import Enum
 from ipaddress import ip_address
 from itertools import pairwise
 
-from controller.addresses import DNS4, DNS6, INTERNAL4, INTERNAL6
 from controller.amend import rule_text
 from controller.domains import (
     Domain,
@@ -23,11 +22,19 @@ from controller.domains import (
     Personality,
 )
 from controller.nearest import one_of
-from rules.decide import DNS_PORT, ICMP, ICMPV6, TCP, UDP, Names, Packet, alive, decide
+from controller.nowhere import RESOLVERS, carries, unreachable
+from rules.decide import ICMP, ICMPV6, TCP, UDP, Names, Packet, alive, decide
 from rules.flows import PING
-from rules.model import MAX_PORT, Action, Address, Family, Name, Policy, family
+from rules.model import (
+    MAX_PORT,
+    Action,
+    Address,
+    Family,
+    Name,
+    Policy,
+    family,
+)
 
-RESOLVERS: frozenset[Address] = frozenset((*DNS4, *DNS6))
 ECHO = {ICMP: 8, ICMPV6: 128}
 PROTOS: Mapping[str, int] = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
 DESTINATION = re.compile(
@@ -56,10 +63,14 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The hops towards one address of the destination, up to the one that denies."""
+    """The hops towards one address of the destination, up to the one that denies.
+
+    ``packet`` is what was asked about, None without a known address.
+    """
 
     destination: str
     hops: tuple[Hop, ...]
+    packet: Packet | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -120,9 +131,10 @@ def explain(
         hop = Hop(source, Verdict.UNKNOWN, None, f"{asked.host}: no known address")
         return (Route(asked.host, (hop,)),)
     ordered = sorted(found, key=lambda address: (family(address).value, address.packed))
+    packets = [_packet(asked, address) for address in ordered]
     return tuple(
-        Route(str(a), tuple(_hops(domains, domain, _packet(asked, a), names, now)))
-        for a in ordered
+        Route(str(p.dst), tuple(hops(domains, domain, p, names, now)), p)
+        for p in packets
     )
 
 
@@ -133,9 +145,10 @@ def _packet(asked: Question, address: Address) -> Packet:
     return Packet(address, proto, asked.port, ECHO.get(proto))
 
 
-def _hops(
+def hops(
     domains: Domains, source: Domain, packet: Packet, names: Names, now: int
 ) -> Iterator[Hop]:
+    """Yield what becomes of a new flow at each domain, up to the one that denies."""
     path = domains.path(source.name)
     stop = _before_rules(domains, source, path, packet)
     if stop is not None:
@@ -143,6 +156,9 @@ def _hops(
         return
     for client, netvm in pairwise((source, *path)):
         hop = _by_rules(client, netvm, packet, names, now)
+        if hop.verdict is Verdict.ACCEPT and not carries(netvm, packet):
+            reason = "it carries nothing but TCP and questions for names"
+            hop = Hop(netvm.name, Verdict.DENY, None, reason)
         yield hop
         if hop.verdict is not Verdict.ACCEPT:
             return
@@ -164,24 +180,16 @@ def _before_rules(
         reason = f"it has no IPv6: ipv6 = false at {off}"
         return Hop(source.name, Verdict.DENY, None, reason)
     netvm = path[0]
-    if packet.dst in (netvm.ip4, netvm.ip6) and packet.icmp_type is not None:
+    if packet.dst in (netvm.ip4, netvm.ip6) and _is_echo(packet):
         return Hop(netvm.name, Verdict.ACCEPT, None, PING.name)
-    unreachable = _unreachable(domains, netvm, packet.dst)
-    if unreachable is not None:
-        return Hop(netvm.name, Verdict.DENY, None, unreachable)
+    why = unreachable(domains, netvm, packet)
+    if why is not None:
+        return Hop(netvm.name, Verdict.DENY, None, why)
     return None
 
 
-def _unreachable(domains: Domains, netvm: Domain, dst: Address) -> str | None:
-    """Say why no client of ``netvm`` ever reaches ``dst``, if that is so."""
-    if dst in (netvm.ip4, netvm.ip6):
-        return "a netvm serves its clients names and ping only"
-    if any(dst in network for network in (*INTERNAL4, *INTERNAL6)):
-        owner = next((f" ({d.name})" for d in domains if dst in (d.ip4, d.ip6)), "")
-        return f"{dst} is an address of domains{owner}: they do not reach one another"
-    if dst.is_multicast or dst.is_loopback or dst.is_link_local or dst.is_unspecified:
-        return f"{dst} is never forwarded"
-    return None
+def _is_echo(packet: Packet) -> bool:
+    return packet.icmp_type is not None and packet.icmp_type == ECHO.get(packet.proto)
 
 
 def _by_rules(
@@ -215,9 +223,7 @@ def _unresolved(
 
 def _way_out(netvm: Domain, packet: Packet) -> str:
     if packet.dst in RESOLVERS:
-        if packet.port == DNS_PORT:
-            return f"answered by the resolver of {netvm.name}"
-        return "nobody is there: a virtual resolver answers on port 53 only"
+        return f"answered by the resolver of {netvm.name}"
     match netvm.uplink:
         case HostUplink():
             return "leaves by the connection of this machine"

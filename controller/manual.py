@@ -33,35 +33,56 @@ EXAMPLES = (
     ("ravelin explain work www.example.com:443", "ask which rule decides"),
     ("ravelin tor new-identity anon", "give anon other circuits of Tor"),
     ("ravelin prefs work netvm none", "take work off the network"),
+    ("ravelin verify --graph home.svg", "prove that nothing leaks, and draw it"),
 )
 
 CHANGES = "`changes`: a list of `sign` (`+`, `-` or `~`), `domain`, `text`"
+MEANING = (
+    f"{CHANGES}; `packets`: the same of what a domain may reach, `idle`: of rules that "
+    "never decide; `failing` and `unjudged`: lists of assertions; `confirm`: seconds "
+    "left to confirm"
+)
 DOMAINS = (
     "`domains`: a list of `name`, `depth`, `label`, `personality`, `netvm`, `ip`, "
     "`ip6`, `rules`, `disposable`, `state`, `report` (what a personality says of "
     "itself, by key; `summary` is shown beside the state), `problem`"
+)
+STATUS = (
+    f"{DOMAINS}; `proof`: null, or `state` (`proved`, `refuted`, `possible`, `unknown` "
+    "or `pending`), `text`, `claims`, `generations`, `age`, `changed`; `confirm`: "
+    "seconds left to confirm, or null"
 )
 RULES = (
     "`domain`, `default` and `rules`: a list of `number`, `action`, `host`, "
     "`proto`, `ports`, `target`, `icmptype`, `expires`, `comment`, `text`, `raw`"
 )
 ROUTES = (
-    "`accepted` and `routes`: a list of `destination`, `verdict` and `hops`, each a "
-    "list of `domain`, `verdict`, `rule`, `reason`"
+    "`accepted`, `differs` and `routes`: a list of `destination`, `verdict`, `hops` "
+    "(a list of `domain`, `verdict`, `rule`, `reason`), `kernels` (hops as those of "
+    "`verify`), `kernel_verdict`, `differs`, `missing`"
+)
+RESULTS = (
+    "`results`: a list of `claim`, `version`, `status` (`proved`, `refuted`, "
+    "`possible` or `unknown`), `packet`, `enters`, `hops` (a list of `domain`, "
+    "`came_by`, `packet`, `verdict`, `rule`, `out`, `reason`), `notes`, `replay`, "
+    "`domains`, `generations`; `summary`, `generations`, and `domains`: a list of "
+    "`name`, `label`, `personality`, `netvm`"
 )
 CIRCUITS = (
     "`circuits`: a list of `domain`, `gateway`, `circuit`, `relays` (country:name of "
     "each, from here to the exit)"
 )
 ANSWERS = (
-    ("up, down, apply, plan", CHANGES),
-    ("prefs with VALUE, firewall add, del and reset", CHANGES),
+    ("down, confirm, restart", CHANGES),
+    ("up, apply, plan", MEANING),
+    ("prefs with VALUE, firewall add, del and reset", MEANING),
     ("prefs", "`name`, `label`, `personality`, `netvm`, `ipv6`, `ip`"),
-    ("status", DOMAINS),
+    ("status", STATUS),
     ("firewall list", RULES),
     ("explain", ROUTES),
     ("tor circuits", CIRCUITS),
     ("tor new-identity", "`domain`, `client` (who has other circuits), `gateway`"),
+    ("verify", RESULTS),
     ("log", "`events`: a list of `time`, `domain`, `text`"),
 )
 

@@ -56,6 +56,14 @@ def rows(data: Json, key: str) -> list[Row]:
     return [row for row in found if isinstance(row, Mapping)]
 
 
+def words(data: Json, key: str) -> list[str]:
+    """Return the list of texts under ``key``, empty when there is none."""
+    found = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        return []
+    return [each for each in found if isinstance(each, str)]
+
+
 def cell(row: Row, key: str) -> str:
     """Return one value as text, ``-`` for none."""
     value = row.get(key)
@@ -81,7 +89,7 @@ def status(data: Json, *, colour: bool) -> list[str]:
         for name in (row.get("name"),)
     ]
     labels = [cell(row, "label") for row in found]
-    return _table(STATUS, indented, labels if colour else None)
+    return lined(STATUS, indented, labels if colour else None)
 
 
 def _state(row: Row) -> str:
@@ -92,12 +100,27 @@ def _state(row: Row) -> str:
 
 
 def changes(data: Json, *, colour: bool) -> list[str]:
-    """Return a plan, a line for each change."""
+    """Return a plan, a line for each change, and what it comes to in packets."""
+
+    def lines() -> Iterator[tuple[str, str]]:
+        for row in rows(data, "changes"):
+            sign = cell(row, "sign")
+            yield sign, f"{sign} {cell(row, 'domain')}: {cell(row, 'text')}"
+        for row in rows(data, "packets"):
+            yield cell(row, "sign"), f"  {cell(row, 'domain')} {cell(row, 'text')}"
+        for row in rows(data, "idle"):
+            yield cell(row, "sign"), f"  {cell(row, 'domain')}: {cell(row, 'text')}"
+        for text in words(data, "failing"):
+            yield "-", f"not kept: {text}"
+        for text in words(data, "unjudged"):
+            yield "~", f"not judged yet: {text}"
+        seconds = data.get("confirm") if isinstance(data, Mapping) else None
+        if seconds is not None:
+            yield "~", f"rolled back in {seconds} s unless you give `ravelin confirm`"
+
     return [
         coloured(line, SIGNS[sign]) if colour and sign in SIGNS else line
-        for row in rows(data, "changes")
-        for sign in (cell(row, "sign"),)
-        for line in (f"{sign} {cell(row, 'domain')}: {cell(row, 'text')}",)
+        for sign, line in lines()
     ]
 
 
@@ -105,7 +128,7 @@ def rules(data: Json, *, colour: bool) -> list[str]:
     """Return the rules of a domain as ``qvm-firewall`` lists them."""
     found = rows(data, "rules")
     colours = [SIGNS["+" if row.get("action") == "accept" else "-"] for row in found]
-    return _table(RULES, found, colours if colour else None)
+    return lined(RULES, found, colours if colour else None)
 
 
 def raw_rules(data: Json) -> list[str]:
@@ -113,23 +136,9 @@ def raw_rules(data: Json) -> list[str]:
     return [cell(row, "raw") for row in rows(data, "rules")]
 
 
-def routes(data: Json, *, colour: bool) -> list[str]:
-    """Return the hops towards each address of a destination."""
-
-    def lines() -> Iterator[str]:
-        for route in rows(data, "routes"):
-            verdict = cell(route, "verdict")
-            yield f"{cell(route, 'destination')}: {verdict}"
-            hops = rows(route, "hops")
-            colours = [VERDICTS.get(cell(hop, "verdict"), "yellow") for hop in hops]
-            yield from _table(HOPS, hops, colours if colour else None)
-
-    return list(lines())
-
-
 def log(data: Json) -> list[str]:
     """Return the journal, oldest entry first."""
-    return _table(LOG, rows(data, "events"), None)
+    return lined(LOG, rows(data, "events"), None)
 
 
 def tor(data: Json) -> list[str]:
@@ -138,7 +147,7 @@ def tor(data: Json) -> list[str]:
         of_others = cell(data, "client") != cell(data, "domain")
         all_behind = " (and all behind it)" if of_others else ""
         return [f"{cell(data, 'client')}{all_behind}: other circuits from now on"]
-    return _table(CIRCUITS, rows(data, "circuits"), None)
+    return lined(CIRCUITS, rows(data, "circuits"), None)
 
 
 def settings(data: Json, key: str | None) -> list[str]:
@@ -150,8 +159,9 @@ def settings(data: Json, key: str | None) -> list[str]:
     return [f"{name.ljust(width)}  {cell(tree, name)}" for name in tree]
 
 
-def _table(
+def lined(
     columns: Columns, found: Sequence[Row], colours: Sequence[str] | None
 ) -> list[str]:
+    """Return rows as a table with these columns."""
     cells = [[cell(row, key) for _, key in columns] for row in found]
     return table([head for head, _ in columns], cells, colours)

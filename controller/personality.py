@@ -28,6 +28,8 @@ class Personality:
     or false.
     ``only_tcp``: clients reach nothing else through it; ``by_udp``: so it cannot
     work behind one of those.
+    ``tunnels`` are the interfaces by which clients leave as the domain's own: none
+    if that is a daemon's work, None if they leave in the clear.
     """
 
     value: str
@@ -38,6 +40,7 @@ class Personality:
     switches: tuple[str, ...] = ()
     only_tcp: bool = False
     by_udp: bool = False
+    tunnels: tuple[str, ...] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -60,12 +63,23 @@ Personality.TOR = Personality(
     takes=("bridges", "network"),
     switches=("relays-only", "forget", "socks"),
     only_tcp=True,
+    tunnels=(),
 )
 Personality.WIREGUARD = Personality(
-    "wireguard", "vpn", daemons=("wireguard",), needs=("config",), by_udp=True
+    "wireguard",
+    "vpn",
+    daemons=("wireguard",),
+    needs=("config",),
+    by_udp=True,
+    tunnels=("wg0",),
 )
 Personality.OPENVPN = Personality(
-    "openvpn", "vpn", daemons=("openvpn",), needs=("config",), takes=("auth",)
+    "openvpn",
+    "vpn",
+    daemons=("openvpn",),
+    needs=("config",),
+    takes=("auth",),
+    tunnels=("ovpn0",),
 )
 BUILT_IN = (
     Personality.NETVM,

@@ -10,6 +10,7 @@ from controller.admin import Json
 from controller.amend import rule_text
 from controller.domains import Domain, Domains
 from controller.explain import Route, Verdict
+from controller.judge import Verdicts
 from controller.plan import Change
 from rules.decide import alive
 from rules.emit import api_line
@@ -21,7 +22,7 @@ def status(
     states: Mapping[str, str],
     problems: Mapping[str, str],
     reports: Mapping[str, Mapping[str, str]],
-) -> Json:
+) -> Mapping[str, Json]:
     """Return every domain in the order of a tree, NetVMs first.
 
     ``states``, ``problems`` and ``reports`` have what the agents say, by domain.
@@ -45,6 +46,19 @@ def status(
             for depth, domain in tree(domains)
         ]
     }
+
+
+def links(domains: Domains) -> Json:
+    """Return who every domain is linked to."""
+    return [
+        {
+            "name": domain.name,
+            "label": domain.label.value,
+            "personality": _word(domain),
+            "netvm": domain.netvm,
+        }
+        for _, domain in tree(domains)
+    ]
 
 
 def tree(domains: Domains) -> Iterator[tuple[int, Domain]]:
@@ -84,17 +98,30 @@ def rules(domain: Domain, *, now: int) -> Json:
     }
 
 
-def plan(changes: Iterable[Change]) -> Json:
+def plan(changes: Iterable[Change]) -> Mapping[str, Json]:
     """Return what changes or has changed, line by line."""
+    return {"changes": _changes(changes)}
+
+
+def meaning(
+    found: Mapping[str, Iterable[Change]], verdicts: Verdicts, file: str
+) -> Mapping[str, Json]:
+    """Return what was found out, by key, and the assertions that are not kept."""
     return {
-        "changes": [
-            {"sign": change.sign.value, "domain": change.domain, "text": change.text}
-            for change in changes
-        ]
+        **{key: _changes(changes) for key, changes in found.items()},
+        "failing": [f"{file}:{line}" for line in verdicts.failing],
+        "unjudged": [f"{file}:{line}" for line in verdicts.unknown],
     }
 
 
-def explanation(routes: Iterable[Route]) -> Json:
+def _changes(changes: Iterable[Change]) -> Json:
+    return [
+        {"sign": change.sign.value, "domain": change.domain, "text": change.text}
+        for change in changes
+    ]
+
+
+def explanation(routes: Iterable[Route]) -> Mapping[str, Json]:
     """Return the hops of each route, and the verdict of all of them together."""
     routes = tuple(routes)
     verdicts = {route.verdict for route in routes}

@@ -11,12 +11,26 @@ from controller.settled import HOPELESS
 from controller.supervise import Phase
 from rules.model import Address
 
+# Those of `netvm.states`, `torvm.states` and `vpn.states`, and of an agent that
+# says nothing.  What another personality calls its own is none of them.
+CLOSED = frozenset(
+    {"blocked", "down", "connecting", "lost", "error"}
+    | {Phase.STARTING.value, Phase.FAILED.value}
+)
+
 
 def states(deployment: Deployment) -> Mapping[str, str]:
     """Return a word for how each domain is."""
     return {
         domain.name: _state(deployment, domain.name) for domain in deployment.domains
     }
+
+
+def closed(deployment: Deployment) -> Mapping[str, str]:
+    """Return the domains that say that they let nobody out, and in which state."""
+    providers = (d.name for d in deployment.domains if d.provides_network)
+    found = ((name, _state(deployment, name)) for name in providers)
+    return {name: state for name, state in found if state in CLOSED}
 
 
 def problems(deployment: Deployment) -> Mapping[str, str]:

@@ -17,11 +17,15 @@ from controller.databases import Databases
 from controller.deploy import Deployment
 from controller.handle import ROOT, Handler
 from controller.journal import Journal
+from controller.kernel_events import KernelEvents
 from controller.numbers import Numbers
 from controller.platforms.host_changes import HostChanges
 from controller.platforms.netns import RUNTIME, Netns
 from controller.platforms.ways_out import WaysOut
+from controller.prover import Provers
 from controller.supervise import Supervisor
+from controller.trial import Trial
+from controller.watch import Watch
 
 STATE = Path("/var/lib/ravelin")
 ADMIN = "admin.sock"
@@ -64,9 +68,17 @@ def _serve(runtime: Path, state: Path) -> None:
     databases = Databases(selector, runtime / "db")
     deployment = Deployment(platform, ways_out.of, databases, supervisor)
     HostChanges(selector, deployment.follow)
+    trial = Trial(state)
+    trial.put_back()  # the controller ended before anybody confirmed it
+    prover = Provers(selector, runtime)
     check, look = ways_out.check, ways_out.look
-    handler = Handler(deployment, Numbers(state), Journal(), runtime, check)
-    Daemon(selector, handler, supervisor, runtime / ADMIN, look).run()
+    handler = Handler(
+        deployment, Numbers(state), Journal(), runtime, check, trial, prover
+    )
+    watch = Watch(prover, handler.standing, handler.verifier.scene)
+    watch.events = KernelEvents(selector, platform.net, watch.changed)
+    platform.before_stop = watch.events.forget
+    Daemon(selector, handler, supervisor, runtime / ADMIN, look=look, watch=watch).run()
 
 
 def sweep(runtime: Path) -> None:

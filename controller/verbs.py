@@ -16,6 +16,7 @@ class Values(Enum):
     """What may stand in a place, for completion."""
 
     ANY = "anything"
+    NUMBER = "a number"
     DOMAIN = "a running domain"
     FILE = "a file"
     COMMAND = "a command"
@@ -44,11 +45,16 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A word that starts with a dash; ``value`` names the word after it."""
+    """A word that starts with a dash; ``value`` names the word after it.
+
+    ``dest`` is how the request has it, ``kind`` what its value may be.
+    """
 
     names: tuple[str, ...]
     help: str
     value: str | None = None
+    dest: str = "number"
+    kind: Values = Values.NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Verb:
 JSON = Option(("--json",), "print the data as JSON")
 QUIET = Option(("-q", "--quiet"), "say nothing but data and errors")
 SHARED = (JSON, QUIET)
-SOCKET = Option(("--socket",), "the daemon's socket", "PATH")
+SOCKET = Option(("--socket",), "the daemon's socket", "PATH", kind=Values.FILE)
 VERSION_OPTION = Option(("--version",), "print the version")
 
 DOMAIN = Argument("DOMAIN", "a domain's name", values=Values.DOMAIN)
@@ -106,7 +112,20 @@ VERBS = (
         (Option(("--names",), "print the names only, one a line"),),
     ),
     Verb("plan", "Show what apply would change; exit 1 if there is anything."),
-    Verb("apply", "Make the running domains what the policy file says."),
+    Verb(
+        "apply",
+        "Make the running domains what the policy file says.",
+        (),
+        (
+            Option(
+                ("--confirm",),
+                "roll back after SECONDS, unless `ravelin confirm` comes before",
+                "SECONDS",
+                "confirm",
+            ),
+        ),
+    ),
+    Verb("confirm", "Let what `apply --confirm` has changed stay."),
     Verb(
         "run",
         "Run a command in a domain; exit as it does.",
@@ -146,6 +165,21 @@ VERBS = (
             Argument("DESTINATION", "HOST, HOST:PORT or [IP6]:PORT; no port is a ping"),
         ),
     ),
+    Verb(
+        "verify",
+        "Prove from the live kernels that nothing leaks, or show the packet that does.",
+        (),
+        (
+            Option(
+                ("--graph",),
+                "draw what was proved as SVG (needs graphviz)",
+                "FILE",
+                "graph",
+                Values.FILE,
+            ),
+            Option(("--no-replay",), "send no packet that refutes a claim"),
+        ),
+    ),
     Verb("restart", "Stop a domain and start it again.", (DOMAIN,)),
     Verb(
         "tor",
@@ -172,7 +206,7 @@ VERBS = (
 ABOUT = "Isolate domains and decide what each of them may reach."
 EXITS = (
     "done, or accepted",
-    "it differs, or is denied",
+    "it differs, is denied, or is refuted",
     "the command or the policy file cannot be read",
-    "it could not be enforced, or nothing is up",
+    "it could not be enforced or proved, or nothing is up",
 )

@@ -16,7 +16,7 @@ resolv.conf, and a uid that is nobody else's.
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Netns:
     def __init__(self, runtime: Path = RUNTIME, state: Path | None = None) -> None:
         self._runtime = runtime
         self._daemons = Daemons(runtime, runtime / "state" if state is None else state)
+        self.before_stop: Callable[[str], None] = lambda _: None
+        """Told of a domain that is about to end, to let go of its namespace."""
 
     def net(self, name: str) -> Path:
         """Return the file of a domain's namespace."""
@@ -87,6 +89,7 @@ class Netns:
     def stop(self, name: str) -> None:
         """End the domain with all that runs in it and all links to it."""
         net = self.net(name)
+        self.before_stop(name)
         if _holds(net):
             namespaces.kill_all(net)
         namespaces.remove(net)

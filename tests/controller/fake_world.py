@@ -14,6 +14,7 @@ from selectors import DefaultSelector
 from typing import NoReturn
 
 from agent.qubesdb import Disconnected, QubesDb
+from controller.admin import Json
 from controller.databases import Databases
 from controller.deploy import Deployment
 from controller.domains import Domain, Domains, HostUplink, LabUplink, Nic, Personality
@@ -25,8 +26,10 @@ from controller.ports import (
     PlatformError,
     WayOut,
 )
+from controller.prover import Ticket
 from controller.steps import Reply, Steps, Until, Work
 from controller.supervise import Supervisor
+from controller.tasks import Task
 from rules.model import Policy
 from rules.parse import parse_text
 
@@ -256,6 +259,41 @@ class FakeUplink:
 
     def detach(self, domain: str) -> None:
         self.platform._do(f"no uplink {domain}")
+
+
+@dataclass
+class FakeProver:
+    """Whoever proves, with answers of the test's own; the tasks it was given."""
+
+    answer: Json = None
+    failed: str | None = "nobody proves anything here"
+    tasks: list[Task] = field(default_factory=list)
+
+    def ask(self, task: Task) -> Ticket:
+        self.tasks.append(task)
+        return Ticket(task, self.answer, None if self.answer else self.failed)
+
+    def next_deadline(self) -> None:
+        return None
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Blind:
+    """A watcher that sees nothing."""
+
+    def look(self, *, busy: bool) -> None:
+        pass
+
+    def deadline(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass

@@ -16,6 +16,7 @@ from controller.addresses import (
     ip6,
     number_names,
 )
+from rules.internal import INTERNAL
 
 # qubes/vm/mix/net.py, results of the real functions.
 PLAN = [
@@ -60,8 +61,14 @@ def test_no_two_domains_share_an_address_and_all_are_internal() -> None:
 
 def test_the_virtual_resolvers_are_no_domains() -> None:
     assert (ip_address("10.139.1.1"), ip_address("10.139.1.2")) == DNS4
-    assert not any(a in network for a in DNS4 for network in INTERNAL4)
-    assert not any(a in network for a in DNS6 for network in INTERNAL6)
+    numbers = range(1, MAX_ID + 1)
+    v4 = {ip4(n, disposable=d) for n in numbers for d in (False, True)}
+    v6 = {ip6(n, disposable=d) for n in numbers for d in (False, True)}
+    assert not {*DNS4, *DNS6} & (v4 | v6)
+
+
+def test_what_is_internal_is_what_a_netvm_sends_nowhere() -> None:
+    assert {*map(str, (*INTERNAL4, *INTERNAL6))} == {*INTERNAL}
 
 
 def test_known_names_keep_their_numbers_and_new_ones_take_the_first_free() -> None:

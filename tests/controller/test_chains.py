@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Personalities are chained by ``netvm`` alone; what cannot work is refused."""
 
-from pathlib import Path
-
 import pytest
 
 from controller.domains import Domain, Domains, DomainsError, LabUplink, Personality
-from controller.policy import PolicyError, read
 
 NET = Domain("net", 1, personality=Personality.NETVM, uplink=LabUplink())
 KINDS = {
@@ -62,50 +59,4 @@ def test_what_needs_udp_is_not_behind_what_carries_tcp_alone(
     assert problem.text == (
         "netvm: wireguard needs UDP, and tor2 (tor) carries TCP alone, expected "
         f"openvpn over TCP here, or tor2 behind {problem.domain}"
-    )
-
-
-POLICY = """[domains.net]
-personality = "netvm"
-uplink = "lab"
-
-[domains.tor]
-personality = "tor"
-netvm = "net"
-
-[domains.vpn]
-personality = "openvpn"
-netvm = "{netvm}"
-config = "provider.ovpn"
-"""
-PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-PROFILE = (
-    "client\ndev tun\nremote 192.0.2.9 1194 {proto}\nauth-user-pass\n"
-    f"<ca>\n{PEM}</ca>\n"
-)
-
-
-def read_with(folder: Path, profile: str, netvm: str = "tor") -> Domains:
-    """Read the policy with a provider's file beside it."""
-    provider = folder / "provider.ovpn"
-    provider.write_text(profile)
-    provider.chmod(0o600)
-    file = str(folder / "home.toml")
-    return read(POLICY.format(netvm=netvm), file=file, qids={}, now=0)
-
-
-def test_a_profile_over_tcp_may_be_behind_tor(tmp_path: Path) -> None:
-    assert read_with(tmp_path, PROFILE.format(proto="tcp")).named("vpn").files
-
-
-def test_a_profile_over_udp_is_refused_behind_tor_alone(tmp_path: Path) -> None:
-    profile = PROFILE.format(proto="udp")
-    assert read_with(tmp_path, profile, netvm="net").named("vpn").netvm == "net"
-
-    with pytest.raises(PolicyError) as caught:
-        read_with(tmp_path, profile)
-
-    assert str(caught.value) == (
-        f"{tmp_path}/home.toml:12: vpn: config: provider.ovpn has servers over UDP "
-        "alone, and tor (tor) carries TCP alone, expected a profile with proto tcp"
     )

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from controller import daemon as daemon_module
-from controller import deploy, handle, supervise
+from controller import deploy, enforce, handle, supervise
 from controller.admin import Answer, Argument, Failure, Request, encode
 from controller.client import ask
 from controller.daemon import Daemon
@@ -23,7 +23,15 @@ from controller.handle import Handler
 from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.output import rows
-from tests.controller.fake_world import DEADLINE, Manners, World, a_world
+from controller.trial import Trial
+from tests.controller.fake_world import (
+    DEADLINE,
+    Blind,
+    FakeProver,
+    Manners,
+    World,
+    a_world,
+)
 
 POLICY = """\
 [domains.net]
@@ -74,14 +82,21 @@ class House:
         """Be the daemon while ``people`` do something, until it ends."""
         runtime = self.world.runtime
         self.handler = Handler(
-            self.world.deployment, Numbers(runtime), Journal(), runtime, lambda _: None
+            self.world.deployment,
+            Numbers(runtime),
+            Journal(),
+            runtime,
+            lambda _: None,
+            Trial(runtime),
+            FakeProver(),
         )
         daemon = Daemon(
             self.world.selector,
             self.handler,
             self.world.supervisor,
             self.path,
-            lambda: self.looks.append(None),
+            look=lambda: self.looks.append(None),
+            watch=Blind(),
         )
         failed: list[BaseException] = []
 
@@ -150,7 +165,7 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     clock = Clock()
-    for module in (daemon_module, deploy, handle):
+    for module in (daemon_module, deploy, enforce, handle):
         monkeypatch.setattr(module, "time", clock.module)
     monkeypatch.setattr(supervise, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(daemon_module, "LOOK_EVERY", 0.0)
@@ -314,6 +329,44 @@ def test_a_rule_that_expired_while_nobody_looked_never_comes(house: House) -> No
     def people() -> None:
         house.up()
         assert not house.icmp()
+
+    house.live(people)
+
+
+def without_ping(house: House) -> str:
+    """Take the rule for ping out of the policy file; return its text before."""
+    before = house.file.read_text()
+    house.file.write_text(before.replace("accept proto=icmp", "drop proto=icmp"))
+    return before
+
+
+def test_a_change_that_nobody_confirms_goes_by_itself_although_who_asked_is_gone(
+    house: House,
+) -> None:
+    def people() -> None:
+        house.up()
+        before = without_ping(house)
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(house.path))
+            asking.sendall(encode(Request("apply", {"confirm": 1})))
+            house.until(lambda: not house.icmp())
+        # Who only looks has confirmed nothing.
+        house.until(lambda: house.file.read_text() == before)
+        house.until(house.icmp)
+        assert any("not confirmed in time: rolled back" in x for x in house.texts())
+
+    house.live(people)
+
+
+def test_a_change_that_is_confirmed_stays(house: House) -> None:
+    def people() -> None:
+        house.up()
+        without_ping(house)
+        after = house.file.read_text()
+        house.data("apply", confirm=3600)
+        house.data("confirm")
+        assert (house.icmp(), house.file.read_text()) == (False, after)
+        house.data("apply", confirm=None)
 
     house.live(people)
 

@@ -16,9 +16,15 @@ from controller.handle import Handler
 from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.output import rows
+from controller.personality import Personality
 from controller.ports import PlatformError
+from controller.prover import Ticket
 from controller.steps import Reply
-from tests.controller.fake_world import Manners, World, a_world
+from controller.tasks import Task, Verify, Walk
+from controller.trial import Trial
+from controller.verify import beside
+from tests.controller.fake_world import FakeProver, Manners, World, a_world
+from tests.controller.scenes import scene
 
 POLICY = """\
 # mine
@@ -50,11 +56,18 @@ class Desk:
     file: Path
     handler: Handler = field(init=False)
     lacks: str = ""
+    prover: FakeProver = field(default_factory=FakeProver)
 
     def __post_init__(self) -> None:
         numbers, runtime = Numbers(self.world.runtime), self.world.runtime
         self.handler = Handler(
-            self.world.deployment, numbers, Journal(), runtime, self.check
+            self.world.deployment,
+            numbers,
+            Journal(),
+            runtime,
+            self.check,
+            Trial(runtime),
+            self.prover,
         )
 
     def check(self, domains: Iterable[Domain]) -> None:
@@ -329,6 +342,156 @@ def test_explain_uses_what_the_agents_know_of_names(desk: Desk) -> None:
     assert data(desk.ask("explain", **asked))["accepted"] is True  # type: ignore[index]
 
 
+ROUTE = {"domain": "work", "proto": "tcp", "destination": "192.0.2.7:443"}
+
+
+def hop(domain: str, verdict: str) -> dict[str, object]:
+    return {"domain": domain, "verdict": verdict}
+
+
+@pytest.mark.parametrize(
+    ("hops", "verdict", "differs"),
+    [
+        ([hop("fw", "sent"), hop("net", "sent")], "accept", False),
+        ([hop("fw", "delivered")], "accept", False),
+        ([hop("fw", "sent"), hop("net", "dropped")], "deny", True),
+        ([hop("fw", "rejected")], "deny", True),
+        ([], "deny", True),
+        ([hop("fw", "sent")], "unknown", False),
+        ([hop("fw", "unsure")], "unknown", False),
+    ],
+)
+def test_explain_puts_the_kernels_beside_the_policy(
+    desk: Desk, hops: list[dict[str, object]], verdict: str, *, differs: bool
+) -> None:
+    desk.up()
+    way = {"destination": "192.0.2.7", "hops": hops}
+    desk.prover.answer = {"ways": [way], "missing": {}}  # type: ignore[dict-item]
+    found = data(desk.ask("explain", **ROUTE))
+
+    assert isinstance(found, dict)
+    (route,) = found["routes"]
+    assert (route["verdict"], route["kernels"]) == ("accept", hops)
+    assert (route["kernel_verdict"], route["differs"]) == (verdict, differs)
+    assert found["differs"] is differs
+    (task,) = desk.prover.tasks
+    assert isinstance(task, Walk)
+    assert [str(p.source) for p in task.packets] == [WORK]
+
+
+def test_what_a_tunnel_takes_has_left() -> None:
+    path = [
+        Domain("vpn", 2, personality=Personality.WIREGUARD, netvm="net"),
+        Domain("net", 1, personality=Personality.NETVM),
+    ]
+    for out, verdict in (("wg0", "accept"), ("eth0", "unknown")):
+        hops = [{**hop("vpn", "sent"), "out": out}]
+        way = {"destination": "192.0.2.7", "hops": hops}
+        task = Walk(scene(), "work", ())
+        ticket = Ticket(task, {"ways": [way], "missing": {}})  # type: ignore[dict-item]
+        data = {"routes": [{"destination": "192.0.2.7", "verdict": "accept"}]}
+        (route,) = rows(beside(data, ticket, path), "routes")
+        assert route["kernel_verdict"] == verdict
+
+
+def test_explain_without_a_prover_says_that_the_kernels_are_not_known(
+    desk: Desk,
+) -> None:
+    desk.up()
+    found = data(desk.ask("explain", **ROUTE))
+
+    assert isinstance(found, dict)
+    (route,) = found["routes"]
+    assert (route["kernel_verdict"], route["differs"]) == ("unknown", False)
+    assert route["missing"] == "nobody proves anything here"
+
+
+def test_a_domain_that_died_leaves_the_kernels_unknown(desk: Desk) -> None:
+    desk.up()
+    desk.prover.answer = {"ways": [], "missing": {"net": "No such file"}}
+    found = data(desk.ask("explain", **ROUTE))
+
+    assert isinstance(found, dict)
+    assert found["routes"][0]["kernel_verdict"] == "unknown"
+    assert found["routes"][0]["missing"] == "net: No such file"
+
+
+@pytest.mark.parametrize("domain", ["vault", "net"])
+def test_nobody_asks_kernels_about_who_has_no_netvm(desk: Desk, domain: str) -> None:
+    desk.up()
+    found = data(desk.ask("explain", **{**ROUTE, "domain": domain}))
+
+    assert isinstance(found, dict)
+    assert "kernels" not in found["routes"][0]
+    assert desk.prover.tasks == []
+
+
+def test_verify_answers_with_what_was_proved_and_who_is_linked(desk: Desk) -> None:
+    desk.file.write_text(POLICY + ASSERTED)
+    desk.up()
+    desk.prover.answer = {"results": [], "generations": {"net": 41}}
+    found = data(desk.ask("verify", no_replay=True))
+
+    assert isinstance(found, dict)
+    assert found["generations"] == {"net": 41}
+    links = [(row["name"], row["netvm"]) for row in found["domains"]]
+    assert links == [("net", None), ("fw", "net"), ("work", "fw"), ("vault", None)]
+    (task,) = desk.prover.tasks
+    assert isinstance(task, Verify)
+    assert (task.replay, task.afresh) == (False, True)
+    assert task.scene.serials == {"fw": 1, "work": 2}
+    assert [str(each) for each in task.scene.asserted] == [
+        "work to 192.0.2.0/24 udp: blocked"
+    ]
+
+
+def test_what_changes_during_a_proof_is_proved_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.up()
+    desk.prover.answer = {"results": []}
+    serials = desk.world.deployment.serials
+    changed = iter([9])
+
+    def ask(task: Task) -> Ticket:
+        serials["work"] = next(changed, 9)
+        return FakeProver.ask(desk.prover, task)
+
+    monkeypatch.setattr(desk.handler.prover, "ask", ask)
+    desk.ask("verify")
+
+    first, second = desk.prover.tasks
+    assert (first.scene.serials["work"], second.scene.serials["work"]) == (2, 9)
+
+
+def test_without_a_prover_nothing_is_proved(desk: Desk) -> None:
+    assert desk.ask("verify") == Failure(
+        Exit.USAGE, "nothing is up; `ravelin up POLICY.toml` starts it"
+    )
+    desk.up()
+    assert desk.ask("verify") == Failure(
+        Exit.NOT_ENFORCED, "not proved: nobody proves anything here"
+    )
+
+
+def test_status_has_the_last_proof_and_what_is_on_trial(desk: Desk) -> None:
+    desk.up()
+    found = data(desk.ask("status"))
+    assert isinstance(found, dict)
+    assert (found["proof"], found["confirm"]) == (None, None)
+
+    desk.file.write_text(OPENED)
+    desk.ask("apply", confirm=60)
+    scene = desk.handler.verifier.scene()
+    assert scene is not None
+    ticket = Ticket(Verify(scene, replay=False), {"results": [], "generations": {}})
+    desk.handler.standing.take(ticket)
+    found = data(desk.ask("status"))
+    assert isinstance(found, dict)
+    assert found["proof"]["text"] == "not proved: nothing was claimed"
+    assert found["confirm"] in (59, 60)
+
+
 def test_run_names_what_enters_the_domain(desk: Desk) -> None:
     desk.up()
     found = data(desk.ask("run", domain="work", command=("ls", "--", "-l")))
@@ -407,6 +570,165 @@ def test_an_expired_rule_goes_from_the_agent_and_stays_in_the_file(desk: Desk) -
     assert "action=drop" not in desk.rules()
     found = rows(json.loads(json.dumps(data(desk.firewall("list")))), "rules")
     assert found[0]["expires"] == "expired"
+
+
+ASSERTED = """
+[[assert]]
+from = "work"
+to = "192.0.2.0/24"
+proto = "udp"
+expect = "blocked"
+"""
+OPENED = POLICY.replace("accept specialtarget=dns", "accept dst4=192.0.2.0/24")
+
+
+def test_a_plan_shows_packets_and_the_assertions_that_fail(desk: Desk) -> None:
+    desk.up()
+    desk.file.write_text(OPENED + ASSERTED)
+    found = data(desk.ask("plan"))
+
+    assert isinstance(found, dict)
+    assert [row["text"] for row in found["packets"]] == [
+        "may now also reach 192.0.2.0/24 all but tcp and tcp but port 443",
+        "may no longer reach dns tcp/53 and udp/53",
+    ]
+    assert found["failing"] == [
+        (
+            f"{desk.file}:19: work to 192.0.2.0/24 udp: blocked, but work reaches "
+            "192.0.2.1 udp/443 (at fw, rule 1 of work: accept dst4=192.0.2.0/24)"
+        )
+    ]
+
+
+def test_what_breaks_an_assertion_changes_nothing(desk: Desk) -> None:
+    desk.file.write_text(POLICY + ASSERTED)
+    desk.up()
+    before = desk.rules(), desk.file.read_text(), desk.log()
+    add = desk.firewall("add", "accept", "dst4=192.0.2.7")
+    assert isinstance(add, Failure)
+    assert add.exit_code is Exit.DIFFERS
+    assert "home.toml:19: work to 192.0.2.0/24 udp: blocked, but" in add.text
+    assert (desk.rules(), desk.file.read_text(), desk.log()) == before
+
+    desk.file.write_text(OPENED + ASSERTED)
+    for verb, words in (("apply", {}), ("apply", {"confirm": 60}), ("up", IN_FILE)):
+        given = {k: str(desk.file) if v == "FILE" else v for k, v in words.items()}
+        reply = desk.ask(verb, **given)
+        assert isinstance(reply, Failure)
+        assert reply.text == (
+            f"{desk.file}:19: work to 192.0.2.0/24 udp: blocked, but work reaches "
+            "192.0.2.1 udp/443 (at fw, rule 1 of work: accept dst4=192.0.2.0/24)"
+        )
+    assert (desk.rules(), desk.log()) == (before[0], before[2])
+    assert desk.handler.trial.before is None
+
+
+def test_a_daemon_that_was_started_for_a_policy_that_is_refused_goes(
+    desk: Desk,
+) -> None:
+    desk.file.write_text(OPENED + ASSERTED)
+    assert isinstance(desk.up(), Failure)
+    assert (desk.handler.leaving, desk.world.platform.there) == (True, set())
+
+    desk.file.write_text(POLICY + ASSERTED)
+    desk.up()
+    desk.file.write_text(OPENED + ASSERTED)
+    assert isinstance(desk.up(), Failure)
+    assert not desk.handler.leaving
+
+
+def test_a_change_on_trial_is_in_force_and_is_put_back_with_its_file(
+    desk: Desk,
+) -> None:
+    desk.up()
+    before = desk.rules()
+    desk.file.write_text(OPENED)
+    found = data(desk.ask("apply", confirm=60))
+
+    assert isinstance(found, dict)
+    assert found["confirm"] == 60
+    assert desk.rules()[1] == "action=accept dst4=192.0.2.0/24"
+    assert 50 < (desk.handler.trial.left() or 0) <= 60
+
+    desk.world.carry_out(desk.handler.roll_back())
+
+    assert (desk.rules(), desk.file.read_text()) == (before, POLICY)
+    assert desk.handler.trial.left() is None
+    assert (desk.world.runtime / "not-confirmed.toml").read_text() == OPENED
+    assert changes(desk.ask("apply")) == []
+
+
+def test_while_a_change_is_on_trial_nothing_else_changes(desk: Desk) -> None:
+    desk.up()
+    desk.file.write_text(OPENED)
+    desk.ask("apply", confirm=60)
+    for reply in (
+        desk.ask("apply"),
+        desk.ask("apply", confirm=60),
+        desk.up(),
+        desk.firewall("add", "drop"),
+        desk.ask("prefs", domain="work", property="netvm", value="net"),
+    ):
+        assert isinstance(reply, Failure)
+        assert "the last change awaits confirmation: `ravelin confirm`" in reply.text
+    assert desk.file.read_text() == OPENED
+
+    assert isinstance(desk.ask("confirm"), Answer)
+    assert changes(desk.firewall("add", "drop")) == ["+ work: rule 2: drop"]
+    assert desk.ask("confirm") == Failure(Exit.DIFFERS, "nothing awaits confirmation")
+
+
+def test_what_cannot_be_enforced_is_put_back_at_once(desk: Desk) -> None:
+    desk.up()
+    before = desk.rules()
+    desk.file.write_text(OPENED + "\n[domains.more]\n")
+    desk.world.platform.fails = {"start more"}
+
+    assert desk.ask("apply", confirm=60) == Failure(
+        Exit.NOT_ENFORCED, "cannot start more"
+    )
+    assert (desk.rules(), desk.file.read_text()) == (before, POLICY)
+    assert desk.handler.trial.left() is None
+
+
+def test_what_an_agent_refuses_is_put_back_at_once(desk: Desk) -> None:
+    manners = desk.world.platform.manners["fw"] = Manners()
+    desk.up()
+    manners.errors[WORK] = "rule 1: no"
+    desk.file.write_text(OPENED)
+
+    assert desk.ask("apply", confirm=60) == Failure(
+        Exit.NOT_ENFORCED, "work: denied everything: rule 1: no\nrolled back"
+    )
+    assert desk.file.read_text() == POLICY
+
+
+def test_down_takes_what_nobody_has_confirmed_out_of_the_file(desk: Desk) -> None:
+    desk.up()
+    desk.file.write_text(OPENED)
+    desk.ask("apply", confirm=60)
+    desk.ask("down")
+
+    assert desk.file.read_text() == POLICY
+    assert desk.handler.trial.left() is None
+
+
+def test_disposables_that_do_not_fit_end_with_a_change_that_is_put_back(
+    desk: Desk,
+) -> None:
+    desk.up()
+    desk.file.write_text(
+        POLICY.replace('netvm = "fw"\nfirewall', 'netvm = "fw2"\nfirewall')
+        + '[domains.fw2]\npersonality = "firewall"\nnetvm = "net"\n'
+    )
+    desk.ask("apply", confirm=60)
+    name = str(data(run(desk))["domain"])  # type: ignore[index]
+    assert desk.world.platform.cables[name].provider == "fw2"
+
+    desk.world.carry_out(desk.handler.roll_back())
+
+    assert desk.world.platform.there == {"net", "fw", "work", "vault"}
+    assert desk.handler.disposables == set()
 
 
 UNKNOWN = "nowhere: no such domain"
@@ -573,7 +895,7 @@ def test_who_is_behind_is_named_when_waiting_was_in_vain(desk: Desk) -> None:
 def test_every_verb_of_the_command_has_its_work(desk: Desk) -> None:
     """Those of Tor are in test_tor.py."""
     desk.up()
-    for verb in SHAPES.keys() - {"hold", "down", "up", "tor"}:
+    for verb in SHAPES.keys() - {"hold", "down", "up", "confirm", "verify", "tor"}:
         given = {"action": "list", "destination": "192.0.2.1:1", "domain": "work"}
         wanted = {k: v for k, v in given.items() if k in SHAPES[verb]}
         assert isinstance(desk.ask(verb, **wanted), Answer)

@@ -144,10 +144,29 @@ def test_every_wait_has_its_own_time(desk: Desk) -> None:
 def test_who_only_looks_need_not_wait_for_others(desk: Desk) -> None:
     desk.add("a", 5.0, "two")
     desk.go()
-    desk.add("look", "seen", first=True)
+    desk.add("look", "seen", beside=True)
 
     assert desk.go() == [("look", "seen"), ("look", "done")]
     assert desk.jobs.deadline() == desk.now + 5.0
+
+
+def test_nobody_waits_for_who_only_looks(desk: Desk) -> None:
+    desk.add("look", 5.0, "seen", beside=True)
+    desk.go()
+    desk.add("see", "quickly", beside=True)
+    desk.add("a", "one")
+
+    assert desk.jobs.changing
+    assert desk.go() == [
+        ("see", "quickly"),
+        ("a", "one"),
+        ("see", "done"),
+        ("a", "done"),
+    ]
+    assert (desk.jobs.changing, bool(desk.jobs)) == (False, True)
+    desk.open.add("look")
+    assert desk.go() == [("look", "seen"), ("look", "done")]
+    assert not desk.jobs
 
 
 def test_nobody_waits_any_more_when_all_goes_down(desk: Desk) -> None:

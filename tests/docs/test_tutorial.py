@@ -19,7 +19,9 @@ from tests.docs.pages import ROOT, Block, blocks
 pytestmark = pytest.mark.kernel
 
 PAGE = ROOT / "docs/tutorial/first-firewall.md"
-PROGRESS = re.compile(r"ravelin: (starting|stopping|linking|unlinking) .*")
+PROGRESS = re.compile(
+    r"ravelin: (starting|stopping|linking|unlinking|judging|comparing) .*"
+)
 DEADLINE = 60  # seconds for one command
 
 

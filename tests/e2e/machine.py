@@ -84,11 +84,11 @@ class Machine:
             env=os.environ | {name: value},
         )
 
-    def ravelin(self, *words: str) -> Done:
+    def ravelin(self, *words: str, within: float = PATIENCE * 2) -> Done:
         """Give the command."""
         process = self.start(*words)
         try:
-            out, err = process.communicate(timeout=PATIENCE * 2)
+            out, err = process.communicate(timeout=within)
         finally:
             process.kill()
         return Done(process.returncode, out, err)

@@ -39,7 +39,8 @@ def test_status_is_a_tree_and_all_is_well(home: Machine) -> None:
 
 
 def test_no_verb_means_status(home: Machine) -> None:
-    assert home.does() == home.does("status")
+    # The last line has the age of a proof.
+    assert home.does().splitlines()[:-1] == home.does("status").splitlines()[:-1]
 
 
 def test_run_fetches_pages_by_name_as_the_netvm(home: Machine) -> None:
