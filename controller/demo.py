@@ -100,8 +100,10 @@ def _show(policy: Path, runtime: Path) -> int:
     word = "nothing differs from the policy"
     _say(word if not differences else f"{differences} attempts differ from the policy")
     proof = _ask(runtime, Request("verify", {"no_replay": False}))
-    _say(shown.total(proof))
-    return differences + (shown.verdict_of_all(proof) is not Exit.OK)
+    proved = shown.verdict_of_all(proof) is Exit.OK
+    lines = [shown.total(proof)] if proved else shown.verified(proof, colour=False)
+    _say("\n".join(lines))
+    return differences + (not proved)
 
 
 def _end(runtime: Path) -> None:
