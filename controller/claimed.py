@@ -18,8 +18,7 @@ from proof.claims import (
 )
 from proof.world import World
 from rules.decide import ICMP, ICMPV6, TCP, UDP
-from rules.ground import Ground, Match
-from rules.model import Action, Name, Proto
+from rules.model import Name, Proto
 
 _NUMBERS = {
     Proto.TCP: frozenset({TCP}),
@@ -51,7 +50,10 @@ def claims(scene: Scene, known: World, missing: Missing) -> Iterator[Asked]:
     for claim in implied(known, clients, NEVER, tuple(d.name for d in alone)):
         match claim:
             case NoLessThanList(client):
-                if scene.shut(client) is None:
+                # What a daemon does with all that it is handed is not to be seen.
+                kind = scene.domains.path(client)[0].personality
+                daemon = kind is not None and kind.tunnels == ()
+                if scene.shut(client) is None and not daemon:
                     yield Asked(_carried(scene, claim, known))
             case _:
                 yield Asked(claim)
@@ -62,27 +64,10 @@ def claims(scene: Scene, known: World, missing: Missing) -> Iterator[Asked]:
 
 
 def _carried(scene: Scene, claim: NoLessThanList, known: World) -> NoLessThanList:
-    """Return the claim about what its netvm carries at all."""
-    netvm = scene.domains.path(claim.client)[0]
-    carried = {
-        version: listed
-        for version, listed in claim.lists.items()
-        if leads_on(known.places[netvm.name], version)
-    }
-    if netvm.personality is not None and netvm.personality.only_tcp:
-        carried = {version: _of_tcp(listed) for version, listed in carried.items()}
+    """Return the claim about the IP versions in which its netvm leads on at all."""
+    place = known.places[scene.domains.path(claim.client)[0].name]
+    carried = {v: each for v, each in claim.lists.items() if leads_on(place, v)}
     return replace(claim, lists=carried)
-
-
-def _of_tcp(whole: Ground) -> Ground:
-    """Return a list that accepts of TCP what this one does, and nothing else."""
-    tcp = frozenset({TCP})
-    matches = (
-        replace(match, protocols=tcp)
-        for match in (*whole.matches, Match(whole.default, None, None, None, None, -1))
-        if match.protocols is None or TCP in match.protocols
-    )
-    return Ground(tuple(matches), Action.DROP)
 
 
 def doubts(scene: Scene, missing: Missing) -> Iterator[tuple[str, str]]:

@@ -106,8 +106,7 @@ def leads_on(place: Place, version: int) -> bool:
     routing = place.net.routing
     indexes = {link.index for link in routing.links if link.name in ways}
     own = (each for each in routing.addresses if each.index in indexes)
-    daemon = place.carriers is not None and not place.carriers
-    return daemon or any(
+    return any(
         a.address.version == version and not a.address.is_link_local for a in own
     )
 
