@@ -42,10 +42,10 @@ class Deployment:
     next_serial: int = 1
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     filled_at: int = 0
-    # What a failure leaves half done is in `_made` and `_laid`, no more than that.
+    # What a failure leaves half done is in `_made` and `laid`, no more than that.
     _made: dict[str, Domain] = field(default_factory=dict)
     _complete: set[str] = field(default_factory=set)
-    _laid: dict[str, Link] = field(default_factory=dict)
+    laid: dict[str, Link] = field(default_factory=dict)
     # What dom0 asks of the personality of a domain: words by path.
     asks: dict[str, dict[str, str]] = field(default_factory=dict)
     _resolvers: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Deployment:
         """Return the clients whose cable must go, and those where it hangs loose."""
         return [
             name
-            for name, link in self._laid.items()
+            for name, link in self.laid.items()
             if {name, link.provider} & stopped
             or name not in self.serials
             or name not in wanted.by_name
@@ -161,7 +161,7 @@ class Deployment:
         self.serials.pop(name, None)
         self.refill()
         self.platform.detach(name)
-        del self._laid[name]
+        del self.laid[name]
 
     def _stop(self, domain: Domain) -> None:
         self._complete.discard(domain.name)
@@ -216,7 +216,7 @@ class Deployment:
 
     def _serial(self) -> int:
         used = {f"vif{serial}.0" for serial in self.serials.values()}
-        used |= {link.vif for link in self._laid.values()}
+        used |= {link.vif for link in self.laid.values()}
         while f"vif{self.next_serial}.0" in used:
             self.next_serial = self.next_serial % MAX_SERIAL + 1
         serial, self.next_serial = self.next_serial, self.next_serial % MAX_SERIAL + 1
@@ -227,7 +227,7 @@ class Deployment:
         pairs = [Pair(domain.ip4, gateway.ip4)]
         if self.domains.has_ipv6(domain.name):
             pairs.append(Pair(domain.ip6, gateway.ip6))
-        link = self._laid[domain.name] = Link(
+        link = self.laid[domain.name] = Link(
             client=domain.name,
             provider=gateway.name,
             vif=f"vif{self.serials[domain.name]}.0",

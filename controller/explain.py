@@ -162,6 +162,11 @@ def hops(
         yield hop
         if hop.verdict is not Verdict.ACCEPT:
             return
+        if netvm.personality is not None and netvm.personality.daemons:
+            # What leaves from here on is another packet, of the daemon's own.
+            reason = f"carried on by its {netvm.personality.value}"
+            yield Hop(netvm.name, Verdict.ACCEPT, None, reason)
+            return
     yield Hop(path[-1].name, Verdict.ACCEPT, None, _way_out(path[-1], packet))
 
 

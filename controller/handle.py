@@ -19,6 +19,7 @@ from controller.policy import PolicyError
 from controller.prover import Proving
 from controller.standing import Standing
 from controller.steps import Work
+from controller.traffic import Meter
 from controller.trial import Trial
 from controller.verify import Verifier
 
@@ -45,9 +46,11 @@ class Handler:
     enforcer: Enforcer = field(init=False)
     verifier: Verifier = field(init=False)
     standing: Standing = field(init=False)
+    meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
         """Start with nothing up."""
+        self.meter = Meter(self.deployment.platform)
         self.enforcer = Enforcer(
             self.deployment, self.numbers, self.journal, self.check, self.trial
         )
@@ -176,7 +179,8 @@ class Handler:
         yield from ()
         states, problems = said.states(self.deployment), said.problems(self.deployment)
         reports = said.reports(self.deployment)
-        data = report.status(self._domains, states, problems, reports)
+        traffic = self.meter.read(self.deployment.laid, time.monotonic())
+        data = report.status(self._domains, states, problems, reports, traffic)
         left = self.trial.left()
         on_trial = None if left is None else round(left)
         return Answer({**data, "proof": self.standing.data(), "confirm": on_trial})

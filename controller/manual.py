@@ -44,8 +44,10 @@ MEANING = (
 )
 DOMAINS = (
     "`domains`: a list of `name`, `depth`, `label`, `personality`, `netvm`, `ip`, "
-    "`ip6`, `rules`, `disposable`, `state`, `report` (what a personality says of "
-    "itself, by key; `summary` is shown beside the state), `problem`"
+    "`ip6`, `rules`, `disposable`, `state`, `received` and `sent` (bytes), `receiving` "
+    "and `sending` (bytes per second since the last look), `report` (what a "
+    "personality says of itself, by key; `summary` is shown beside the state), "
+    "`problem`"
 )
 STATUS = (
     f"{DOMAINS}; `proof`: null, or `state` (`proved`, `refuted`, `possible`, `unknown` "

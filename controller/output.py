@@ -16,6 +16,8 @@ STATUS: Columns = (
     ("IP", "ip"),
     ("IP6", "ip6"),
     ("STATE", "state"),
+    ("RECEIVED", "received"),
+    ("SENT", "sent"),
     ("PROBLEM", "problem"),
 )
 # The columns of `qvm-firewall VM list`.
@@ -44,6 +46,7 @@ CIRCUITS: Columns = (
 )
 LOG: Columns = (("TIME", "time"), ("DOMAIN", "domain"), ("EVENT", "text"))
 
+THOUSAND = 1000
 VERDICTS = {"accept": "green", "deny": "red", "unknown": "yellow"}
 SIGNS = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -84,12 +87,34 @@ def status(data: Json, *, colour: bool) -> list[str]:
             **row,
             "name": "  " * (depth if isinstance(depth, int) else 0) + str(name),
             "state": _state(row),
+            "received": _amount(row, "received", "receiving"),
+            "sent": _amount(row, "sent", "sending"),
         }
         for row, depth in zip(found, depths, strict=True)
         for name in (row.get("name"),)
     ]
     labels = [cell(row, "label") for row in found]
     return lined(STATUS, indented, labels if colour else None)
+
+
+def _amount(row: Row, total: str, rate: str) -> str | None:
+    """Return bytes so far, and bytes per second if they are known and not none."""
+    amount, speed = row.get(total), row.get(rate)
+    if not isinstance(amount, int):
+        return None
+    so_far = _bytes(amount)
+    return (
+        f"{so_far}, {_bytes(speed)}/s" if isinstance(speed, int) and speed else so_far
+    )
+
+
+def _bytes(number: int) -> str:
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < THOUSAND:
+            return f"{value:.3g} {unit}"
+        value /= THOUSAND
+    return f"{value:.3g} TB"
 
 
 def _state(row: Row) -> str:

@@ -12,6 +12,7 @@ from controller.domains import Domain, Domains
 from controller.explain import Route, Verdict
 from controller.judge import Verdicts
 from controller.plan import Change
+from controller.traffic import Traffic
 from rules.decide import alive
 from rules.emit import api_line
 from rules.model import Anywhere, Name, Network, Rule
@@ -22,10 +23,12 @@ def status(
     states: Mapping[str, str],
     problems: Mapping[str, str],
     reports: Mapping[str, Mapping[str, str]],
+    traffic: Mapping[str, Traffic],
 ) -> Mapping[str, Json]:
     """Return every domain in the order of a tree, NetVMs first.
 
-    ``states``, ``problems`` and ``reports`` have what the agents say, by domain.
+    ``states``, ``problems`` and ``reports`` have what the agents say, by domain;
+    bytes and bytes per second are None where nothing is linked or known.
     """
     return {
         "domains": [
@@ -40,6 +43,7 @@ def status(
                 "rules": len(domain.policy.rules),
                 "disposable": domain.disposable,
                 "state": states.get(domain.name, "unknown"),
+                **_traffic(traffic.get(domain.name)),
                 "report": dict(reports.get(domain.name, {})),
                 "problem": problems.get(domain.name),
             }
@@ -59,6 +63,19 @@ def links(domains: Domains) -> Json:
         }
         for _, domain in tree(domains)
     ]
+
+
+def _traffic(found: Traffic | None) -> Mapping[str, Json]:
+    if found is None:
+        return dict.fromkeys(("received", "sent", "receiving", "sending"))
+    rates = (found.receiving, found.sending)
+    receiving, sending = (None if rate is None else round(rate) for rate in rates)
+    return {
+        "received": found.received,
+        "sent": found.sent,
+        "receiving": receiving,
+        "sending": sending,
+    }
 
 
 def tree(domains: Domains) -> Iterator[tuple[int, Domain]]:

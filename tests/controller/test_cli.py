@@ -28,6 +28,7 @@ from controller.manual import reference
 from controller.plan import plan
 from controller.policy import read
 from controller.table import table
+from controller.traffic import Traffic
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "home.toml"
 HOME = read(EXAMPLE.read_text(), file="home.toml", qids={}, now=1000)
@@ -94,7 +95,8 @@ def ravelin(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Ran:
     return run
 
 
-STATUS = Answer(report.status(HOME, dict.fromkeys(HOME.by_name, "UP"), {}, {}))
+TRAFFIC = {"work": Traffic(12_345_678, 999, receiving=1500.4, sending=0.0)}
+STATUS = Answer(report.status(HOME, dict.fromkeys(HOME.by_name, "UP"), {}, {}, TRAFFIC))
 TREE = """\
 NAME             PERSONALITY  NETVM          IP          IP6
 sys-net          netvm        -              10.137.0.1  fd09:24ef:4179::a89:1
@@ -112,10 +114,12 @@ def test_status_is_a_tree(ravelin: Ran, words: list[str]) -> None:
     status, out, err = ravelin(*words, reply=STATUS)
 
     assert (status, err) == (0, "")
-    assert [
-        line.rsplit(maxsplit=2)[0] for line in out.splitlines()
-    ] == TREE.splitlines()
-    assert all(line.split()[-2:] == ["UP", "-"] for line in out.splitlines()[1:])
+    at = out.index("STATE")
+    lines = out.splitlines()
+    assert [line[:at].rstrip() for line in lines] == TREE.splitlines()
+    rest = [line[at:].split() for line in lines[1:]]
+    assert all((words[0], words[-1]) == ("UP", "-") for words in rest)
+    assert "  UP     12.3 MB, 1.5 kB/s  999 B  -" in out
 
 
 def test_names_are_one_a_line(ravelin: Ran) -> None:
@@ -126,7 +130,7 @@ def test_names_are_one_a_line(ravelin: Ran) -> None:
 
 def test_a_problem_of_one_domain_is_shown_and_exits_3(ravelin: Ran) -> None:
     problems = {"work": "rule 2 cannot be read"}
-    reply = Answer(report.status(HOME, {}, problems, {}))
+    reply = Answer(report.status(HOME, {}, problems, {}, {}))
 
     status, out, _ = ravelin(reply=reply)
 
