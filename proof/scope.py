@@ -16,9 +16,13 @@ from proof.routes import Prefix
 from proof.space import Space
 from proof.tracked import NO_FLOW, never_tracked
 from proof.view import FIRST_BYTE, FRAME_SOURCE, TIME
+from proof.wire import SYN
 from rules.decide import ICMP, ICMPV6, TCP, UDP
 
-_HEADER = 8  # bytes of the shortest header among TCP, UDP and ICMP
+_HEADER = 8  # bytes of the shortest header among UDP and ICMP
+_TCP_HEADER = 20  # bytes: conntrack takes no shorter one (tcp_error())
+_FILLED = 20  # bytes of the shortest question to a resolver, with its UDP header
+_MOST = 4  # the high byte of the length of a UDP packet that needs no fragments
 _FAR = 32  # hops: no system starts with less
 _NO_OPTIONS = {4: (0x45, 0x45), 6: (0x60, 0x6F)}
 _ANY_OPTIONS = {4: (0x45, 0x4F), 6: (0x60, 0x6F)}
@@ -30,7 +34,9 @@ def long_enough(space: Space) -> Node:
     other = space.minus(space.true, space.within(space.levels[PROTO], *with_header))
     top = space.tops[space.levels[TRANSPORT]]
     long = space.within(space.levels[TRANSPORT], (_HEADER, top))
-    return space.either(other, long)
+    short = space.within(space.levels[TRANSPORT], (0, _TCP_HEADER - 1))
+    tcp = space.within(space.levels[PROTO], (TCP, TCP))
+    return space.minus(space.either(other, long), space.both(tcp, short))
 
 
 def whole(space: Space, version: int, ct: int) -> Node:
@@ -61,7 +67,24 @@ def ordinary(space: Space, version: int, mac: str) -> Node:
     }
     for name, span in wanted.items():
         found = space.both(found, space.within(space.levels[name], span))
-    return found
+    return space.both(found, _as_usual(space))
+
+
+def _as_usual(space: Space) -> Node:
+    """Return TCP that asks for a connection, UDP with something in it, and others."""
+    high, low, flags = (
+        space.field(f"transport header byte {n}", 8) for n in (4, 5, 13)
+    )
+    tcp, udp = (space.within(space.levels[PROTO], (n, n)) for n in (TCP, UDP))
+    short = space.both(space.within(high, (0, 0)), space.within(low, (0, _FILLED - 1)))
+    top = space.tops[space.levels[TRANSPORT]]
+    there = space.within(space.levels[TRANSPORT], (_FILLED, top))
+    there = space.both(there, space.within(high, (0, _MOST)))
+    long = space.both(space.minus(space.true, short), there)
+    asking = space.within(flags, (SYN, SYN))
+    neither = space.minus(space.true, space.either(tcp, udp))
+    either = space.either(space.both(tcp, asking), space.both(udp, long))
+    return space.either(neither, either)
 
 
 def special(realm: Realm, domain: str) -> list[Prefix]:

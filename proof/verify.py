@@ -169,7 +169,8 @@ def _witness(realm: Realm, case: Case) -> Result | None:
 def _agreed(found: Result, case: Case) -> Result:
     """Return the result if the packet's own way agrees with it."""
     first = found.hops[0].verdict if found.hops else "unsure"
-    if case.passes is None or first == "unsure" or case.passes is (first == "sent"):
+    passing = {"sent", "delivered"} if isinstance(found.claim, Asserted) else {"sent"}
+    if case.passes is None or first == "unsure" or case.passes is (first in passing):
         return found
     reason = f"two ways of reasoning disagree: {first}, {found.hops[0].reason}"
     return replace(found, status=Status.UNKNOWN, notes=(reason,))

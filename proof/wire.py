@@ -22,6 +22,8 @@ TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 SYN, RST = 0x02, 0x04
 FLAGS = "transport header byte 13"
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+_UDP = 8  # bytes of its header
+_MOST = 1400  # bytes, so that it fits
 _TTL = 64
 _PSEUDO = {4: "!4s4sxBH", 6: "!16s16sxxBBI"}
 _CHECKSUMS = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}  # offset in the header
@@ -73,7 +75,12 @@ def _upper(packet: Packet, payload: bytes) -> bytes:
             flags = packet.fields.get(FLAGS, SYN)
             found = words + struct.pack("!IIBBHHH", 1, 0, 80, flags, 1024, 0, 0)
         case 17:
-            found = words + struct.pack("!HH", 8 + len(payload), 0)
+            name = "transport header byte"
+            high, low = (packet.fields.get(f"{name} {n}", 0) for n in (4, 5))
+            more = (high << 8 | low) - _UDP - len(payload)
+            if 0 < more < _MOST:
+                payload = bytes(more) + payload
+            found = words + struct.pack("!HH", _UDP + len(payload), 0)
         case 1 | 58:
             name = "transport header byte"
             high, low = (packet.fields.get(f"{name} {n}", 7) for n in (4, 5))
