@@ -111,11 +111,17 @@ class TorChain(Chain):
         raise LookupError(f"sys-tor has no {name}")
 
     def end(self, name: str) -> None:
-        """Kill a program in sys-tor and see it end."""
+        """Kill a program in sys-tor, see it end and another one come."""
         pid = self.process(name)
         with os.fdopen(os.pidfd_open(pid)) as handle:
             os.kill(pid, signal.SIGKILL)
             assert select.select([handle], [], [], PATIENCE)[0]
+        until(lambda: self._runs(name), within=CIRCUITS)
+
+    def _runs(self, name: str) -> bool:
+        with suppress(LookupError):
+            return self.process(name) > 0
+        return False
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
