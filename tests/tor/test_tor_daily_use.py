@@ -141,7 +141,7 @@ def test_a_bridge_line_that_is_not_understood_is_named_and_stops_all(
     try:
         changed.become('bridges = "tor.bridges"', state="error")
         found = row(changed)
-        assert str(found["problem"]).startswith("bridges:2: expected ADDRESS:PORT")
+        assert str(found["problem"]).startswith("tor.bridges:2: expected ADDRESS:PORT")
         assert "SECRET" not in json.dumps(found)
         assert changed.fetch("anon") == ""
     finally:
