@@ -39,8 +39,23 @@ def test_status_is_a_tree_and_all_is_well(home: Machine) -> None:
 
 
 def test_no_verb_means_status(home: Machine) -> None:
-    # The last line has the age of a proof.
-    assert home.does().splitlines()[:-1] == home.does("status").splitlines()[:-1]
+    # The last line has the age of a proof, and what is after the state is counted.
+    shown, asked = home.does().splitlines(), home.does("status").splitlines()
+    at = shown[0].index("STATE")
+    assert [x[:at] for x in shown[:-1]] == [x[:at] for x in asked[:-1]]
+
+
+def test_status_counts_what_a_domain_sends(home: Machine) -> None:
+    def counted() -> dict[str, int]:
+        rows = json.loads(home.ravelin("--json", "status").out)["domains"]
+        return {row["name"]: row["sent"] for row in rows if row["sent"] is not None}
+
+    before = counted()
+    assert home.reaches("personal", WEB4)
+    after = counted()
+
+    assert after["personal"] > before["personal"]
+    assert after["untrusted"] == before["untrusted"]
 
 
 def test_run_fetches_pages_by_name_as_the_netvm(home: Machine) -> None:
