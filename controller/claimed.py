@@ -14,6 +14,8 @@ from proof.claims import (
     Claim,
     Expect,
     NoLessThanList,
+    NoMoreThanList,
+    NothingOld,
     implied,
 )
 from proof.world import World
@@ -55,6 +57,9 @@ def claims(scene: Scene, known: World, missing: Missing) -> Iterator[Asked]:
                 daemon = kind is not None and kind.tunnels == ()
                 if scene.shut(client) is None and not daemon:
                     yield Asked(_carried(scene, claim, known))
+            case NoMoreThanList(client, its_lists):
+                yield Asked(claim)
+                yield Asked(NothingOld(client, its_lists, NEVER))
             case _:
                 yield Asked(claim)
     for assertion, source in _asserted(scene):

@@ -28,7 +28,7 @@ from controller.scene import world
 from controller.syscalls import die_with_parent
 from controller.tasks import Task, Verify, Walk
 from proof import snapshot
-from proof.claims import Status
+from proof.claims import NothingOld, Status
 from proof.netlink import SnapshotError
 from proof.snapshot import Snapshot
 from proof.verify import Prover
@@ -106,7 +106,12 @@ class Desk:
     def _verified(self, task: Verify) -> Json:
         nets, missing = self._nets(d.name for d in task.scene.domains)
         known = world(task.scene, nets)
-        asked = [*claims(task.scene, known, missing)]
+        # Flows come and go without any event that would have them looked at again.
+        asked = [
+            each
+            for each in claims(task.scene, known, missing)
+            if task.afresh or not isinstance(each.claim, NothingOld)
+        ]
         words = {each.claim: each.words for each in asked if each.words}
         rows = [unclaimed(*doubt) for doubt in doubts(task.scene, missing)]
         if task.afresh:

@@ -11,7 +11,8 @@ from proof.world import Packet
 class Verify:
     """Prove all that must hold; with ``replay``, send what refutes it.
 
-    ``afresh``: without what is remembered of an earlier proof.
+    ``afresh``: without what is remembered of an earlier proof, and with a look at
+    the flows that run.
     """
 
     scene: Scene

@@ -11,6 +11,7 @@ from proof.claims import (
     NoLessThanList,
     NoMoreThanList,
     NoSpoof,
+    NothingOld,
     NotOpened,
     NoTransit,
     OnlyThrough,
@@ -42,6 +43,8 @@ def about(realm: Realm, claim: Claim) -> Cases:
             return Cases(every, domains)
         case Alone():
             raise UnconnectedError(f"{claim.domain}: it has no door")
+        case NothingOld():
+            raise UnconnectedError(f"{claim.client}: its flows are no packets")
         case NoMoreThanList() | NoLessThanList() | NoSpoof() | NotOpened() | Apart():
             doors = _doors(realm, claim.client)
             domains = tuple(dict.fromkeys(at.domain for at in doors))

@@ -41,6 +41,18 @@ class NoLessThanList:
 
 
 @dataclass(frozen=True, slots=True)
+class NothingOld:
+    """No flow runs that the list does not accept, for its answers would pass."""
+
+    client: str
+    lists: Lists = field(hash=False)
+    apart: tuple[AddressRange, ...] = ()
+
+    def __str__(self) -> str:
+        return f"no flow of {self.client} runs that its list does not accept"
+
+
+@dataclass(frozen=True, slots=True)
 class NoSpoof:
     """Only the client's own addresses pass from its vif, and from no other."""
 
@@ -164,6 +176,7 @@ def concerns(claim: "Claim", version: int) -> bool:
 Claim = (
     NoMoreThanList
     | NoLessThanList
+    | NothingOld
     | NoSpoof
     | NoTransit
     | NotOpened

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from proof import nftables, routing
+from proof import flows, nftables, routing
 from proof.bytecode import Bytecode
 from proof.coverage import (
     gaps_of_bytecode,
@@ -16,6 +16,7 @@ from proof.coverage import (
     gaps_of_settings,
     gaps_of_xfrm,
 )
+from proof.flows import Flow
 from proof.netlink import (
     NETFILTER,
     ROUTE,
@@ -55,13 +56,15 @@ _PATTERNS = (
 class Snapshot:
     """One namespace.  ``gaps`` name what no proof about it covers.
 
-    ``settings`` are sysctls below ``net``, by path.
+    ``settings`` are sysctls below ``net``, by path.  ``flows`` are those that ran
+    when the rules had been read; they come and go all the time.
     """
 
     bytecode: Bytecode
     routing: Routing
     settings: Mapping[str, str]
     gaps: tuple[str, ...]
+    flows: tuple[Flow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def _once(sources: Sources) -> Snapshot:
     )
     if routing.read(sources.route) != before:
         raise SnapshotError("links and routes: they changed while they were read")
-    return Snapshot(bytecode, before, settings, gaps)
+    return Snapshot(bytecode, before, settings, gaps, flows.read(sources.netfilter))
 
 
 def _settings(folder: Path) -> Iterator[tuple[str, str]]:

@@ -7,13 +7,22 @@ from dataclasses import dataclass, field, replace
 from proof.about import about
 from proof.arrival import ANY_TABLE
 from proof.cases import Case, Cases, UnconnectedError
-from proof.claims import Alone, Asserted, Claim, Result, Status, concerns
+from proof.claims import (
+    Alone,
+    Asserted,
+    Claim,
+    NothingOld,
+    Result,
+    Status,
+    concerns,
+)
 from proof.diagram import Budget, Node, OverrunError
 from proof.explore import pick, project
 from proof.fields import IPV4, IPV6
 from proof.machine import DOUBTS
 from proof.packets import doubts_of, liked, packet_of, sendable
 from proof.realm import Door, Realm
+from proof.running import nothing_old
 from proof.space import Space
 from proof.walk import Walker
 from proof.world import World
@@ -82,6 +91,8 @@ class Prover:
     def _answer(self, realm: Realm, walker: Walker, claim: Claim) -> Result:
         if isinstance(claim, Alone):
             return _alone(realm, claim)
+        if isinstance(claim, NothingOld):
+            return nothing_old(realm.world, claim, realm.version)
         try:
             realm.space.restart()
             realm.looked = {}
