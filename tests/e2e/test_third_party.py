@@ -287,7 +287,7 @@ def test_a_configuration_that_is_refused_is_named(whole: Machine) -> None:
         whole.ravelin("up", str(whole.policy))
         until(lambda: state(whole) == "error", PATIENCE)
 
-        assert "config: expected proxy" in str(whole.status()["sys-proxy"])
+        assert "proxy.conf: expected proxy" in str(whole.status()["sys-proxy"])
     finally:
         file.write_text(CONFIG)
         whole.ravelin("up", str(whole.policy))
