@@ -61,6 +61,9 @@ def _gaps_of_chain(chain: Chain) -> Iterator[str]:
             if expression.name in _SENDING:
                 what = f"{chain.place} handle {rule.handle}"
                 yield f"{what} takes packets elsewhere ({expression.name})"
+            if expression.name == "payload" and _writes(expression):
+                # Within a domain that is a doubt; the next one would not know.
+                yield f"{chain.place} handle {rule.handle} writes into packets"
 
 
 def gaps_of_order(found: Bytecode) -> Iterator[str]:

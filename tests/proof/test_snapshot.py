@@ -197,6 +197,14 @@ def test_links_routes_and_routing_rules_are_read() -> None:
         ),
         pytest.param(
             "nft",
+            "add table ip c\n"
+            "add chain ip c f { type filter hook forward priority 0; }\n"
+            "add rule ip c f ip daddr set 192.0.2.9",
+            "ip c f handle 2 writes into packets",
+            id="packets that are rewritten",
+        ),
+        pytest.param(
+            "nft",
             "add table ip c\nadd table inet d\n"
             "add chain ip c f { type filter hook forward priority 3; }\n"
             "add chain inet d f { type filter hook forward priority 3; }\n"
