@@ -16,6 +16,7 @@ from proof.claims import (
     NoLessThanList,
     NoMoreThanList,
     NothingOld,
+    OwnOf,
     implied,
 )
 from proof.world import World
@@ -62,6 +63,8 @@ def claims(scene: Scene, known: World, missing: Missing) -> Iterator[Asked]:
                 yield Asked(NothingOld(client, its_lists, NEVER))
             case _:
                 yield Asked(claim)
+    for name in scene.users.keys() & known.places.keys():
+        yield Asked(OwnOf(name, scene.users[name]))
     for assertion, source in _asserted(scene):
         found = _claim(scene, assertion, source, missing)
         if not isinstance(found, str):

@@ -49,11 +49,11 @@ class Deployment:
     # What dom0 asks of the personality of a domain: words by path.
     asks: dict[str, dict[str, str]] = field(default_factory=dict)
     _resolvers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _launches: Launches = field(init=False)
+    launches: Launches = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing started."""
-        self._launches = Launches(self.platform, self.supervisor)
+        self.launches = Launches(self.platform, self.supervisor)
 
     def become(self, wanted: Domains, *, renew: frozenset[str] = frozenset()) -> Steps:
         """Yield after each step; ``renew`` are domains to make anew.
@@ -61,7 +61,7 @@ class Deployment:
         Raises OSError where the platform fails, or if an agent that has to do
         something keeps failing; calling it again goes on from what is there.
         """
-        outdated = {d.name for d in wanted if self._launches.is_outdated(d)}
+        outdated = {d.name for d in wanted if self.launches.is_outdated(d)}
         renew |= outdated
         stopped = {d.name for d in self._made.values() if _ends(d, wanted, renew)}
         anew = stopped | (wanted.by_name.keys() - self._complete)
@@ -166,7 +166,7 @@ class Deployment:
     def _stop(self, domain: Domain) -> None:
         self._complete.discard(domain.name)
         self.databases.close(domain.name)  # who waits for it hears no SIGTERM
-        self._launches.end(domain)
+        self.launches.end(domain)
         if domain.uplink is not None:
             self.uplink(domain.uplink).detach(domain.name)
         self.platform.stop(domain.name)
@@ -183,14 +183,14 @@ class Deployment:
             way_out = self.uplink(domain.uplink).attach(domain.name)
             self._resolvers[domain.name] = way_out.resolvers
             self.notes[domain.name] = way_out.notes
-        self.databases.open(domain.name, self._launches.uid(domain.name))
+        self.databases.open(domain.name, self.launches.uid(domain.name))
 
     def _agents(self, started: list[Domain]) -> Steps:
         self.refill()
         for domain in started:
             yield f"starting the agent of {domain.name}"
             resolvers = self._resolvers.get(domain.name, ())
-            self._launches.start(domain, self.databases.path(domain.name), resolvers)
+            self.launches.start(domain, self.databases.path(domain.name), resolvers)
             self._complete.add(domain.name)
         # Names cannot be resolved yet: that takes the links.
         names = [domain.name for domain in started]

@@ -2,6 +2,7 @@
 """What runs in a domain that provides network: its agent, and what that drives."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,17 @@ class Launches:
             self._uids[name] = next(uid for uid in UIDS if uid not in taken)
         return self._uids[name]
 
+    def users(self, domains: Iterable[Domain]) -> Mapping[str, frozenset[int]]:
+        """Return whom the uplinks of each domain with daemons carry.
+
+        The agent is among them: it asks for the names of servers.
+        """
+        return {
+            domain.name: frozenset(self._uids[name] for name in _names(domain))
+            for domain in domains
+            if len(_names(domain)) > 1 and self._uids.keys() >= set(_names(domain))
+        }
+
     def start(self, domain: Domain, qubesdb: Path, resolvers: tuple[str, ...]) -> None:
         """Start the agent, then the launchers that wait for its word.
 
@@ -65,9 +77,7 @@ class Launches:
 
     def end(self, domain: Domain) -> None:
         """Stop the agent before what it drives: the rules it leaves are closed."""
-        daemons = domain.personality.daemons if domain.personality else ()
-        names = [domain.name, *(daemon_of(domain.name, name) for name in daemons)]
-        for name in names:
+        for name in _names(domain):
             self.supervisor.remove(name)
             self._uids.pop(name, None)
         self._given.pop(domain.name, None)
@@ -76,6 +86,12 @@ class Launches:
         """Whether a file of a domain that was started holds something else now."""
         given = self._given.get(domain.name)
         return given is not None and given != _content(domain)
+
+
+def _names(domain: Domain) -> list[str]:
+    """Return what its agent and its daemons are called."""
+    daemons = domain.personality.daemons if domain.personality else ()
+    return [domain.name, *(daemon_of(domain.name, name) for name in daemons)]
 
 
 def _content(domain: Domain) -> bytes:

@@ -31,7 +31,8 @@ class Scene:
 
     ``serials`` has the vif of each domain that is linked; ``names`` and ``now`` are
     those of `controller.explain.explain`; ``closed`` has the state of each domain
-    that says that it lets nobody out.
+    that says that it lets nobody out; ``users`` whom the uplinks of each domain with
+    daemons carry.
     """
 
     domains: Domains
@@ -40,6 +41,7 @@ class Scene:
     now: int
     asserted: tuple[Assertion, ...] = ()
     closed: Mapping[str, str] = field(default_factory=dict)
+    users: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def shut(self, name: str) -> str | None:
         """Return why a domain reaches nobody now, None if its way is open."""

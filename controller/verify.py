@@ -45,6 +45,7 @@ class Verifier:
             int(time.time()),
             filed.asserted,
             said.closed(deployment),
+            deployment.launches.users(deployment.domains),
         )
 
     def verify(self, request: Request) -> Work:

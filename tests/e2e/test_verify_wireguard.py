@@ -40,6 +40,11 @@ def test_all_is_proved_of_a_tunnel_that_works(vpn: Room) -> None:
         for version in (4, 6):
             claim = f"nothing of {name} leaves but through sys-vpn"
             assert found[claim, version] == "proved"
+    users = "of the users of sys-vpn only "
+    assert [x for (claim, _), x in found.items() if claim.startswith(users)] == [
+        "proved",
+        "proved",
+    ]
     done = vpn.machine.ravelin("--json", "explain", "work", f"{WEB4}:{HTTP}")
     assert done.status == 0
     (route,) = json.loads(done.out)["routes"]
