@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# `make demo` shows the main job; `make test` (= `make check`, = CI) tests all of it.
+# `make demo` shows the main job, then Tor and a VPN; `make test` (= `make check`, = CI) tests all of it.
 BIN := .venv/bin
 PREFIX := /usr
 
@@ -7,6 +7,7 @@ PREFIX := /usr
 
 demo: setup
 	/usr/bin/python3 -I . controller demo examples/home.toml
+	/usr/bin/python3 -I . controller demo examples/tor-and-vpn.toml
 
 test: check
 
