@@ -55,7 +55,8 @@ class Cutter:
         before, lost = self._facts, _lost(self._allowed, allowed)
         clean, self._clean = self._clean, frozenset()
         clients = facts.clients
-        if before is None or before.clients is not clients:
+        same = before is not None and before.clients is clients
+        if before is None or not same or before.redirects != facts.redirects:
             self._known = frozenset(a for c in clients for a in c.addresses)
             self._flush(_left(before, facts) if before else ())
             for gone in self._judged.keys() - self._known:

@@ -9,13 +9,14 @@ import pytest
 from agent.cut import Cutter
 from agent.ports import LiveFlow, NetlinkError
 from agent.programs import Programs
-from rules.facts import Client, Facts, Uplink
-from rules.flows import BY_RULES, CLIENT_DNS, PING
+from rules.facts import Client, Facts, Redirect, Uplink
+from rules.flows import BY_RULES, CARRIED, CLIENT_DNS, INTO_DAEMON, PING
 from rules.model import Family, Policy
 from rules.parse import parse_value
 from tests.agent.fakes import FakeConntrack
 
 OPEN, BLOCKED = frozenset({PING, BY_RULES, CLIENT_DNS}), frozenset({PING})
+SERVED = frozenset({PING, CARRIED, INTO_DAEMON})
 MAC = "00:16:3e:5e:6c:00"
 A, B, A6 = map(ip_address, ("10.137.0.5", "10.138.0.7", "fd09:24ef:4179::a89:5"))
 OWN, OWN2 = map(ip_address, ("198.18.0.2", "198.18.0.3"))
@@ -295,3 +296,19 @@ def test_what_fails_half_way_is_done_again(
     cutter.cut(OPEN, facts, programs, ())
 
     assert conntrack.live == []
+
+
+def test_flows_that_end_at_another_port_now_are_cut(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs
+) -> None:
+    """A client's new identity: who was there stays, and so does the other client."""
+    ports = {CLIENT_A.index: Redirect(9100, 9101), CLIENT_B.index: Redirect(9102, 9103)}
+    before = replace(FACTS, carrier=True, redirects=ports)
+    cutter.cut(SERVED, before, programs, {A, A6, B})
+    mine, other = flow("192.0.2.1", src=A), flow("192.0.2.1", src=B)
+    conntrack.live = [mine, other]
+
+    moved = {**ports, CLIENT_A.index: Redirect(9104, 9105)}
+    cutter.cut(SERVED, replace(before, redirects=moved), programs, set())
+
+    assert conntrack.live == [other]
