@@ -97,7 +97,9 @@ class Chain:
     def ip(self, domain: str) -> tuple[IPv4Address, IPv6Address]:
         """Return both addresses of a domain."""
         if domain not in self._addresses:
-            for each in json.loads(self.cli("status", "--json"))["domains"]:
+            answer = self.ask("status").data
+            assert isinstance(answer, dict)
+            for each in answer["domains"]:
                 both = IPv4Address(each["ip"]), IPv6Address(each["ip6"])
                 self._addresses[each["name"]] = both
         return self._addresses[domain]

@@ -67,18 +67,26 @@ class TorChain(Chain):
         self.up()
         self.tors = TorNetwork(self.internet.hosts)
         self.network: Network = self.tors.up()
-        self._secret("tor.network", self.network.options)
-        self._secret("tor.bridges", f"{self.network.bridge}\n")
+        self.secret("tor.network", self.network.options)
+        self.secret("tor.bridges", f"{self.network.bridge}\n")
         self.become()
 
     def become(self, *more: str, state: str = "up") -> None:
         """Bring the policy up with more lines for sys-tor, until it is in a state."""
+        self._more = more
         policy = self.runtime / "policy.toml"
         policy.write_text(NET + TOR.format(more="\n".join(more)))
         self.cli("up", str(policy))
         self.until(state)
 
-    def _secret(self, name: str, text: str) -> None:
+    def plain(self) -> None:
+        """Be without more lines, and up."""
+        if self._more:
+            self.become()
+        self.until("up")
+
+    def secret(self, name: str, text: str) -> None:
+        """Write a file that the policy may name."""
         file = self.runtime / name
         file.write_text(text)
         file.chmod(0o600)
@@ -116,9 +124,10 @@ class TorChain(Chain):
         with os.fdopen(os.pidfd_open(pid)) as handle:
             os.kill(pid, signal.SIGKILL)
             assert select.select([handle], [], [], PATIENCE)[0]
-        until(lambda: self._runs(name), within=CIRCUITS)
+        until(lambda: self.runs(name), within=CIRCUITS)
 
-    def _runs(self, name: str) -> bool:
+    def runs(self, name: str) -> bool:
+        """Whether a program runs in sys-tor."""
         with suppress(LookupError):
             return self.process(name) > 0
         return False

@@ -26,6 +26,12 @@ def _tor_chain() -> Iterator[TorChain]:
 
 @pytest.fixture
 def tor(_tor_chain: TorChain) -> TorChain:
-    """The chain, up."""
-    _tor_chain.until("up")
+    """The chain, up, with nothing special about sys-tor."""
+    _tor_chain.plain()
+    return _tor_chain
+
+
+@pytest.fixture
+def changed(_tor_chain: TorChain) -> TorChain:
+    """The chain, of which a test makes what it wants; who wants it plain says so."""
     return _tor_chain

@@ -2,7 +2,6 @@
 """Route AppVMs through Tor with the real command, as the how-to does."""
 
 import json
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -81,13 +80,6 @@ def test_no_log_holds_an_address_of_a_relay_or_a_bridge(tor: TorChain) -> None:
     assert "203.0.113." not in logs
 
 
-@pytest.fixture
-def changed(tor: TorChain) -> Iterator[TorChain]:
-    """The chain, which is as it was afterwards."""
-    yield tor
-    tor.become()
-
-
 def test_with_relays_only_tor_may_talk_to_relays(changed: TorChain) -> None:
     changed.become("relays-only = true")
     assert changed.through("anon") in changed.exits
@@ -137,7 +129,7 @@ def test_a_bridge_line_that_is_not_understood_is_named_and_stops_all(
     changed: TorChain,
 ) -> None:
     good = (changed.runtime / "tor.bridges").read_text()
-    changed._secret("tor.bridges", f"{good}SECRET words\n")
+    changed.secret("tor.bridges", f"{good}SECRET words\n")
     try:
         changed.become('bridges = "tor.bridges"', state="error")
         found = row(changed)
@@ -145,7 +137,7 @@ def test_a_bridge_line_that_is_not_understood_is_named_and_stops_all(
         assert "SECRET" not in json.dumps(found)
         assert changed.fetch("anon") == ""
     finally:
-        changed._secret("tor.bridges", good)
+        changed.secret("tor.bridges", good)
 
 
 def test_without_an_uplink_that_is_what_status_says(tor: TorChain) -> None:
