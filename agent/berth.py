@@ -30,6 +30,11 @@ CARRIERS = "RAVELIN_CARRIERS"
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
+def hosts_of(name: str, directory: Path = BERTHS) -> Path:
+    """Return the file of hosts(5) that a daemon sees as /etc/hosts, the agent's own."""
+    return directory / f"{name}.hosts"
+
+
 def uid_of(name: str) -> int:
     """Return the user that a daemon runs as, or raise `LookupError`.
 

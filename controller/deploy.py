@@ -245,5 +245,5 @@ def _ends(domain: Domain, wanted: Domains, renew: frozenset[str]) -> bool:
         or domain.name in renew
         or (after.personality, after.uplink) != (domain.personality, domain.uplink)
         or (after.qid, after.disposable) != (domain.qid, domain.disposable)
-        or (after.files, after.switches) != (domain.files, domain.switches)
+        or after.given != domain.given
     )

@@ -51,8 +51,8 @@ class Domain:
     """One domain.
 
     ``qid`` is 1..9999; of a disposable it is the dispid.  ``ipv6`` is what the
-    domain asks for, `Domains.has_ipv6` what it gets.  ``files`` and ``switches``
-    are what its personality is given, by key.
+    domain asks for, `Domains.has_ipv6` what it gets.  ``files``, ``switches`` and
+    ``texts`` are what its personality is given, by key.
     """
 
     name: str
@@ -66,6 +66,12 @@ class Domain:
     disposable: bool = False
     files: tuple[tuple[str, Path], ...] = ()
     switches: frozenset[str] = frozenset()
+    texts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def given(self) -> tuple[object, ...]:
+        """All that its personality is given."""
+        return self.files, self.switches, self.texts
 
     @property
     def provides_network(self) -> bool:

@@ -128,6 +128,8 @@ def _as_netvm(domain: Domain, domains: Domains) -> Pairs:
     yield "/ravelin/uplink", _interface(domain)
     for switch in sorted(domain.switches):
         yield f"{PERSONALITY}{switch}", "1"
+    for key, text in domain.texts:
+        yield f"{PERSONALITY}{key}", text
 
 
 def _interface(domain: Domain) -> str:

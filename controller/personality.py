@@ -7,15 +7,28 @@ an agent's start (docs/how-to/write-a-personality.md).
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar
 
+from torvm import proxy
+
 GROUP = "ravelin.personalities"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A key whose value is text; ``read`` raises ValueError with what was expected.
+
+    Never a secret: it is in the policy file, and in the QubesDB of the domain.
+    """
+
+    key: str
+    read: Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +38,7 @@ class Personality:
     ``program`` is the module that is run as agent, ``daemons`` are the names of
     those that run beside it, each as a user of its own.  ``needs`` and ``takes``
     are keys of a policy file that name files, ``switches`` keys that are true
-    or false.
+    or false, ``texts`` keys with a value of another form.
     ``only_tcp``: clients reach nothing else through it; ``by_udp``: so it cannot
     work behind one of those.
     ``tunnels`` are the interfaces by which clients leave as the domain's own: none
@@ -38,6 +51,7 @@ class Personality:
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
     only_tcp: bool = False
     by_udp: bool = False
     tunnels: tuple[str, ...] | None = None
@@ -45,7 +59,8 @@ class Personality:
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of a policy file that are for it."""
-        return (*self.needs, *self.takes, *self.switches)
+        texts = (text.key for text in self.texts)
+        return (*self.needs, *self.takes, *self.switches, *texts)
 
     NETVM: ClassVar["Personality"]
     FIREWALL: ClassVar["Personality"]
@@ -59,9 +74,10 @@ Personality.FIREWALL = Personality("firewall", "firewallvm")
 Personality.TOR = Personality(
     "tor",
     "torvm",
-    daemons=("tor", "transport"),
-    takes=("bridges", "network"),
+    daemons=("tor", "transport", "snowflake"),
+    takes=("bridges", "network", "auth"),
     switches=("relays-only", "forget", "socks"),
+    texts=(Text("proxy", proxy.parse),),
     only_tcp=True,
     tunnels=(),
 )

@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import TypeVar
 
@@ -141,6 +142,7 @@ class _Reader:
             ipv6=self._take("ipv6", values.truth, default=True),
             files=tuple(self._files(personality)),
             switches=frozenset(self._switches(personality)),
+            texts=tuple(self._texts(personality)),
         )
 
     def _belong(self, personality: Personality | None) -> None:
@@ -167,6 +169,12 @@ class _Reader:
         for key in personality.switches if personality else ():
             if self._take(key, values.truth, default=False):
                 yield key
+
+    def _texts(self, personality: Personality | None) -> Iterator[tuple[str, str]]:
+        for text in personality.texts if personality else ():
+            found = self._take(text.key, partial(values.text, text.read), "")
+            if found:
+                yield text.key, found
 
     def _take(self, key: str, read: Callable[[object], T], default: T) -> T:
         if key not in self.untrusted:

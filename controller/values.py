@@ -3,7 +3,7 @@
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
@@ -69,6 +69,17 @@ def secret(folder: Path, untrusted: object) -> Path:
         rights = f"{stat.S_IMODE(mode):04o}"
         raise WrongError(f"{file}: others may use it ({rights}), expected mode 0600")
     return file
+
+
+def text(read: Callable[[str], object], untrusted: object) -> str:
+    """Return text that a personality can read; it may hold what is not to be shown."""
+    if not isinstance(untrusted, str):
+        raise WrongError("is no text, expected some")
+    try:
+        read(untrusted)
+    except ValueError as error:
+        raise WrongError(str(error)) from None
+    return untrusted
 
 
 def name(untrusted: object) -> str:

@@ -69,8 +69,8 @@ class View:
     ``secrets`` maps a directory below /run to its owner and to the files that
     appear there, in memory that is never swapped.  ``tun``: anybody may use tun
     devices, which takes an owner or CAP_NET_ADMIN all the same.
-    ``resolv_conf`` is where resolv.conf leads to, in place of ``resolvers``, if
-    it is to change while the program runs.
+    ``resolv_conf`` and ``hosts`` are where files of /etc lead to, in place of
+    ``resolvers`` and of ours, if they are to change while the program runs.
     """
 
     hostname: str
@@ -81,6 +81,7 @@ class View:
     secrets: Mapping[Path, "Secrets"] = field(default_factory=dict)
     tun: bool = False
     resolv_conf: Path | None = None
+    hosts: Path | None = None
 
 
 def session(directory: Path) -> dict[Path, Path]:
@@ -161,9 +162,10 @@ def _lay_over_etc(view: View) -> None:
     ETC.mkdir()
     for name, text in files.items():
         (ETC / name).write_text(text)
-    if view.resolv_conf is not None:
-        (ETC / "resolv.conf").unlink()
-        (ETC / "resolv.conf").symlink_to(view.resolv_conf)
+    for name, place in (("resolv.conf", view.resolv_conf), ("hosts", view.hosts)):
+        if place is not None:
+            (ETC / name).unlink()
+            (ETC / name).symlink_to(place)
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV
     mount("overlay", "/etc", "overlay", flags, f"lowerdir={ETC}:/etc")
 

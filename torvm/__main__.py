@@ -21,7 +21,9 @@ def personality() -> Personality:
     from torvm.control import Control  # noqa: PLC0415
     from torvm.daemon import Daemon  # noqa: PLC0415
     from torvm.driver import TorDriver  # noqa: PLC0415
+    from torvm.fronts import Fronts  # noqa: PLC0415
     from torvm.given import given  # noqa: PLC0415
+    from torvm.outward import Outward  # noqa: PLC0415
     from torvm.states import TORVM  # noqa: PLC0415
     from torvm.torrc import Torrc  # noqa: PLC0415
     from torvm.transports import Transports  # noqa: PLC0415
@@ -30,11 +32,12 @@ def personality() -> Personality:
     # The agent asks tor for the names in rules, at the port of every resolver.
     write("ipv4/ip_unprivileged_port_start", 53)
     torrc = Torrc(f"{DAEMONS}/tor", f"{STATE}/tor", files.bridges, files.network)
-    transports = None
-    if files.transports:
-        transports = Transports(files.transports, Berth("transport"), f"{STATE}/pt")
+    programs = tuple(
+        Transports(program, names, Berth(program.value), f"{STATE}/pt")
+        for program, names in files.transports.items()
+    )
     daemon = Daemon(torrc, Berth("tor"), Control)
-    driver = TorDriver(files, daemon, transports)
+    driver = TorDriver(files, daemon, Outward(programs, Fronts()))
     course = Course(TORVM, driver.observe)
     return Personality(
         course, FromDom0(), pin_gateway=True, carrier=True, driver=driver

@@ -8,22 +8,23 @@ holds a word of a line, only its number.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 
-from rules.model import MAX_PORT, Address, Family, family
+from rules.model import Address
+from torvm.places import ADDRESS, Place, PlaceError, address_and_port
+from torvm.pluggable import (
+    ELSEWHERE,
+    MAX_ARGUMENTS,
+    TRANSPORTS,
+    Program,
+    Way,
+    one_front,
+)
 
 MAX_BRIDGES = 100
 MAX_LINE = 1024  # characters
 
-# The transports whose program Debian packages; what they do with the network
-# is known, and so what the guard must let pass.
-TRANSPORTS = ("obfs4",)
-
-_ADDRESS = re.compile(r"(?:([0-9.]{7,15})|\[([0-9A-Fa-f:.]{2,45})\]):([0-9]{1,5})")
 _FINGERPRINT = re.compile(r"\$?([0-9A-Fa-f]{40})")
-# What a transport is told goes through SOCKS authentication as K=V;K=V
-# (pt-spec 3.5), so neither may hold a semicolon, a quote or a space.
-_ARGUMENT = re.compile(r"[A-Za-z0-9_-]{1,32}=[A-Za-z0-9+/=_.,:-]{0,400}")
 
 
 class BridgeError(ValueError):
@@ -42,6 +43,20 @@ class Bridge:
 
     def __repr__(self) -> str:
         return "Bridge(…)"
+
+    @property
+    def program(self) -> Program | None:
+        """What speaks with it in place of tor; None is tor itself."""
+        return TRANSPORTS[self.transport].program if self.transport else None
+
+    @property
+    def way(self) -> Way:
+        """How it is got to; `PlaceError` if its arguments do not say."""
+        endpoint = (self.address, self.port)
+        if not self.transport:
+            return Way((Place(*endpoint),))
+        kind = TRANSPORTS[self.transport]
+        return kind.way(endpoint, kind.read(self.arguments))
 
     @property
     def line(self) -> str:
@@ -91,35 +106,30 @@ def _bridge(untrusted_words: list[str]) -> Bridge:
     words = iter(untrusted_words)
     word = next(words, "")
     transport = ""
-    if not _ADDRESS.fullmatch(word):
+    if not ADDRESS.fullmatch(word):
         if word not in TRANSPORTS:
-            known = " or ".join(TRANSPORTS)
-            raise BridgeError(f"expected ADDRESS:PORT or {known} ADDRESS:PORT")
+            raise BridgeError(_unknown(word))
         transport, word = word, next(words, "")
-    address, port = _place(word)
-    rest = list(words)
-    fingerprint = _FINGERPRINT.fullmatch(rest[0]) if rest else None
-    if fingerprint:
-        del rest[0]
-    if rest and not transport:
-        raise BridgeError("expected a fingerprint of 40 hex digits and no more")
-    if not all(_ARGUMENT.fullmatch(argument) for argument in rest):
-        raise BridgeError("expected NAME=VALUE after the fingerprint")
-    known_as = fingerprint[1].upper() if fingerprint else ""
-    return Bridge(address, port, transport, known_as, tuple(rest))
-
-
-def _place(untrusted_word: str) -> tuple[Address, int]:
-    found = _ADDRESS.fullmatch(untrusted_word)
-    if not found:
-        raise BridgeError("expected ADDRESS:PORT")
     try:
-        address, port = ip_address(found[1] or found[2]), int(found[3])
-    except ValueError:
-        raise BridgeError("expected an IP address") from None
-    if not 0 < port <= MAX_PORT:
-        raise BridgeError(f"expected a port of 1-{MAX_PORT}")
-    mapped = family(address) is Family.IPV6 and IPv6Address(address).ipv4_mapped
-    if mapped or address.is_loopback or address.is_multicast or address.is_unspecified:
-        raise BridgeError("expected the address of another host")
-    return address, port
+        address, port = address_and_port(word)
+        rest = list(one_front(words))
+        fingerprint = _FINGERPRINT.fullmatch(rest[0]) if rest else None
+        if fingerprint:
+            del rest[0]
+        if rest and not transport:
+            raise BridgeError("expected a fingerprint of 40 hex digits and no more")
+        if len(";".join(rest)) > MAX_ARGUMENTS:
+            raise BridgeError(f"expected at most {MAX_ARGUMENTS} bytes of arguments")
+        known_as = fingerprint[1].upper() if fingerprint else ""
+        bridge = Bridge(address, port, transport, known_as, tuple(rest))
+        _ = bridge.way
+    except PlaceError as error:
+        raise BridgeError(str(error)) from None
+    return bridge
+
+
+def _unknown(untrusted_word: str) -> str:
+    if untrusted_word in ELSEWHERE:
+        return f"{untrusted_word}: {ELSEWHERE[untrusted_word]}"
+    known = ", ".join(TRANSPORTS)
+    return f"expected ADDRESS:PORT, or one of {known} before it"

@@ -1,45 +1,80 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the uplink of a TorVM carries: never more than this."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from rules.facts import Carried, Facts, Uid
 from rules.model import Address, Family, family
 from torvm.bridges import Bridge
+from torvm.places import TCP, UDP, Place
+from torvm.pluggable import Program
+from torvm.proxy import Proxy
 
-TCP = 6
+Known = Mapping[str, frozenset[Address]]
+"""The addresses of names in bridge lines, as far as they were answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Who tor and the program of its bridges' transports run as."""
+    """Who tor and the programs of its bridges' transports run as."""
 
     tor: int
-    transport: int | None = None
+    programs: Mapping[Program, int] = field(default_factory=dict)
+
+    def of(self, bridge: Bridge) -> Uid:
+        """Return who speaks with a bridge."""
+        program = bridge.program
+        return Uid(self.tor if program is None else self.programs[program])
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What there is to get to, beside the relays: a proxy is before all else."""
+
+    bridges: tuple[Bridge, ...] = ()
+    proxy: Proxy | None = None
+    known: Known = field(default_factory=dict)
 
 
 def carried(
-    users: Users,
-    bridges: Iterable[Bridge],
-    relays: Iterable[tuple[Address, int]] | None,
+    users: Users, outside: Outside, relays: Iterable[tuple[Address, int]] | None
 ) -> Iterator[Carried]:
     """Yield what may leave: to the bridges, or else to ``relays``; None is anyone.
 
-    Behind a transport tor itself sends nothing; its program does.
+    Behind a transport tor itself sends nothing; its program does.  With a proxy
+    nobody sends anything but to the proxy.
     """
-    known = tuple(bridges)
-    for bridge in known:
-        behind = bridge.transport and users.transport is not None
-        uid = users.transport if behind and users.transport else users.tor
-        yield Carried(Uid(uid), TCP, (bridge.address, bridge.port))
-    if known:
+    if outside.proxy is not None:
+        place = (outside.proxy.address, outside.proxy.port)
+        senders = {users.of(bridge) for bridge in outside.bridges}
+        for uid in senders or {Uid(users.tor)}:
+            yield Carried(uid, TCP, place)
+        return
+    for bridge in outside.bridges:
+        yield from _to(bridge, users.of(bridge), outside.known)
+    if outside.bridges:
         return
     if relays is None:
         yield Carried(Uid(users.tor), TCP, None)
         return
     for place in relays:
         yield Carried(Uid(users.tor), TCP, place)
+
+
+def _to(bridge: Bridge, uid: Uid, known: Known) -> Iterator[Carried]:
+    for place in bridge.way.places:
+        for address in addresses(place, known):
+            yield Carried(uid, place.proto, (address, place.port))
+    if bridge.way.anyone:
+        yield Carried(uid, UDP, None)
+
+
+def addresses(place: Place, known: Known) -> frozenset[Address]:
+    """Return the addresses of a place, none if its name was not answered."""
+    if isinstance(place.host, str):
+        return known.get(place.host, frozenset())
+    return frozenset({place.host})
 
 
 def families(facts: Facts) -> frozenset[Family]:

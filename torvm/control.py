@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 # It writes whole events, with every relay of a circuit, into the log.
 logging.getLogger("stem").setLevel(logging.CRITICAL)
 
-EVENTS = "STREAM CIRC STATUS_CLIENT STATUS_GENERAL CONF_CHANGED NETWORK_LIVENESS"
+EVENTS = "STREAM CIRC STATUS_CLIENT STATUS_GENERAL CONF_CHANGED NETWORK_LIVENESS WARN"
 PLACES = " ".join(heard.ASKED.values())
 SELF = f"version status/bootstrap-phase status/circuit-established {PLACES}"
 
@@ -205,6 +205,8 @@ def _event(untrusted_message: bytes) -> Said | None:
     except (stem.ProtocolError, stem.SocketError, ValueError) as error:
         log.debug("event not understood: %s", type(error).__name__)
         return None
+    if isinstance(event, stem.response.events.LogEvent):
+        return heard.warning(event.message)
     return _meaning(event)
 
 

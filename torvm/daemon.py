@@ -12,10 +12,12 @@ import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from agent.berth import Berth
 from torvm.port import GoneError, TorBackend
+from torvm.proxy import Proxy
 from torvm.said import Ready, Said
 from torvm.torrc import Torrc, cookie_of
 
@@ -48,7 +50,7 @@ class Daemon:
         self._clock = clock
         self._reached: TorBackend | None = None
         self._stale: TorBackend | None = None
-        self._look = clock()
+        self._look = math.inf
         self._start = clock()
         self._ready = select.epoll()
         self._ready.register(berth, select.EPOLLIN)
@@ -61,6 +63,14 @@ class Daemon:
     def uid(self) -> int:
         """The user it runs as."""
         return self._berth.uid
+
+    def begin(self, proxy: Proxy | None) -> None:
+        """Look for a tor that goes through ``proxy``, or through none.
+
+        One of another configuration is ended, so this is said before any look.
+        """
+        self._torrc = replace(self._torrc, proxy=proxy)
+        self._look = self._clock()
 
     @property
     def due(self) -> bool:

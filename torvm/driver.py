@@ -15,16 +15,16 @@ from dataclasses import replace
 from rules.facts import Carried, Facts
 from rules.model import Address, Family
 from rules.virtual_dns import VIRTUAL4, VIRTUAL6
-from torvm.carried import Users, carried, families
+from torvm.carried import families
 from torvm.circuits import asked
 from torvm.daemon import Daemon
 from torvm.doors import SELF, Doors
 from torvm.given import Given
+from torvm.outward import Outward
 from torvm.port import GoneError
 from torvm.relays import of_directories
 from torvm.session import Session
 from torvm.states import HELD, Progress, Seen, observe
-from torvm.transports import Transports
 from torvm.trouble import Condition, trouble
 from torvm.words import Options, identities, options
 
@@ -33,18 +33,18 @@ ITSELF = {address: address for address in (*VIRTUAL4, *VIRTUAL6)}
 
 
 class TorDriver:
-    """Drives a `Daemon`; of bridges that want one, `Transports` too."""
+    """Drives a `Daemon`, and what it gets out by."""
 
     def __init__(
         self,
         given: Given,
         daemon: Daemon,
-        transports: Transports | None = None,
+        outward: Outward,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._given = given
         self._daemon = daemon
-        self._transports = transports
+        self._outward = outward
         self._clock = clock
         self._options = Options()
         self._doors = Doors()
@@ -55,9 +55,8 @@ class TorDriver:
         self._begun = False
         self._pulse, self._open = math.inf, 0
         self._ready = select.epoll()
-        self._ready.register(daemon, select.EPOLLIN)
-        if transports is not None:
-            self._ready.register(transports, select.EPOLLIN)
+        for each in (daemon, outward):
+            self._ready.register(each, select.EPOLLIN)
 
     def fileno(self) -> int:
         """Return what is readable when tor or a transport said something."""
@@ -67,17 +66,14 @@ class TorDriver:
         """Return when to call `handle` at the latest."""
         if not self._begun:
             return math.inf
-        moments = [self._daemon.next_deadline(), self._pulse]
-        if self._transports is not None:
-            moments.append(self._transports.next_deadline())
-        if self._session is not None:
-            moments.append(self._session.again)
-        return min(moments)
+        again = math.inf if self._session is None else self._session.again
+        others = (self._daemon.next_deadline(), self._outward.next_deadline())
+        return min(self._pulse, again, *others)
 
     def handle(self) -> bool:
         """Take what came, or is due; return whether the facts may be others."""
         now = self._clock()
-        changed = self._transports is not None and self._transports.handle()
+        changed = self._outward.handle(ready=self._is_ready)
         said = self._daemon.handle()
         changed |= self._met()
         if self._session is not None:
@@ -95,8 +91,12 @@ class TorDriver:
         wanted, question = identities(words), asked(words)
         if self._served is None:
             self._served, self._asked = wanted, question.serial
-            # Held, it may run before any rule stands.
-            self._begun = not self._given.refused
+            self._given = self._given.through(self._options.proxy)
+            if not self._given.refused:
+                # Held, it may run before any rule stands.
+                self._begun = True
+                self._daemon.begin(self._given.of_tor)
+                self._outward.begin(self._given)
         for address, serial in wanted.items():
             if self._served.get(address) != serial:
                 self._move(address)
@@ -110,6 +110,7 @@ class TorDriver:
         there = {client.index for client in facts.clients}
         ports = self._doors.redirects.items()
         self._uplink = bool(families(facts))
+        self._outward.look(facts)
         return replace(
             facts,
             carried=frozenset(self._carried()),
@@ -122,8 +123,7 @@ class TorDriver:
         """Return what the facts and tor's progress mean for the table."""
         if self._given.refused:
             return observe(facts, Progress.HOPELESS)
-        ready = self._session is not None and self._session.ready
-        return observe(facts, Progress.READY if ready else Progress.TRYING)
+        return observe(facts, Progress.READY if self._is_ready else Progress.TRYING)
 
     def follow(self, state: str, facts: Facts) -> None:
         """Start tor, let it out or hold it, and open the doors of the clients."""
@@ -133,10 +133,12 @@ class TorDriver:
         self._doors = doors
         held = state in HELD or self._waits_for() != ""
         out: frozenset[Family] = frozenset() if held else families(facts)
+        if state not in HELD:
+            self._outward.ask()
 
         def lead(session: Session) -> None:
             session.doors = doors
-            session.lead(out, self._speaking())
+            session.lead(out, self._outward.speaking)
             self._doors = session.doors
 
         self._try(lead)
@@ -157,6 +159,7 @@ class TorDriver:
             replace(
                 known,
                 order=session.refusal,
+                proxy=self._given.trouble(session.proxy),
                 clock=session.clock,
                 bootstrap=session.bootstrap,
                 live=session.live,
@@ -218,22 +221,21 @@ class TorDriver:
             if address in client.addresses:
                 self._doors = self._doors.move(client)
 
+    @property
+    def _is_ready(self) -> bool:
+        return self._session is not None and self._session.ready
+
     def _carried(self) -> Iterator[Carried]:
-        transports, session = self._transports, self._session
-        users = Users(self._daemon.uid, transports.uid if transports else None)
         relays = None
         if self._options.relays_only:
-            relays = session.relays if session else frozenset()
-        return carried(users, self._given.bridges, relays)
-
-    def _speaking(self) -> Mapping[str, int]:
-        return {} if self._transports is None else self._transports.ports
+            relays = self._session.relays if self._session else frozenset()
+        return self._outward.carried(self._daemon.uid, relays)
 
     def _waits_for(self) -> str:
         """Return what must be there before tor is let out, or nothing."""
-        if self._transports is not None and not self._transports.ports:
-            return self._transports.trouble or "the program of the bridges' transport"
-        strict = self._options.relays_only and not self._given.bridges
+        if waits := self._outward.waits_for():
+            return waits
+        strict = self._options.relays_only and self._outward.by_itself
         lacking = strict and not (self._session and self._session.relays)
         return "the list of relays" if lacking else ""
 

@@ -5,14 +5,17 @@ What cannot be read is left out.  Host names and addresses that tor puts into
 its events are not passed on, so that nobody can log them.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 
 from rules.model import Address
+from torvm import said
 from torvm.listeners import Kind, Listener
 from torvm.said import (
     Bootstrap,
+    ByProxy,
     Circuit,
     Clock,
     Consensus,
@@ -38,6 +41,16 @@ NAMED: Mapping[str, Said] = {
     "CIRCUIT_NOT_ESTABLISHED": Established(circuits=False),
     "CLOCK_JUMPED": Clock(None),
     "CONSENSUS_ARRIVED": Consensus(),
+}
+
+# What tor only says in its log, with addresses that are not passed on.
+WARNED: Mapping[str, str] = {
+    r'\("authentication failed"\)': said.NO_ENTRY,
+    r"support any of our available authentication methods": said.NO_ENTRY,
+    r"https proxy sent back an unexpected status code 40[17]": said.NO_ENTRY,
+    r"https proxy sent back an unexpected status code": said.NO_WAY,
+    r"connection to the \w+ proxy server at .* just failed": "does not answer",
+    r'Proxy Client: .* \("': said.NO_WAY,
 }
 
 
@@ -79,6 +92,13 @@ def status(
         # Positive if the clock here is ahead.
         return Clock(_number(untrusted_arguments.get("SKEW", "")))
     return NAMED.get(action)
+
+
+def warning(untrusted_text: str) -> ByProxy | None:
+    """Read what tor warns of: only what stands before it is told by no event."""
+    found = (why for each, why in WARNED.items() if re.search(each, untrusted_text))
+    why = next(found, None)
+    return None if why is None else ByProxy(why)
 
 
 def stream(

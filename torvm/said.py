@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from rules.model import Address
 from torvm.listeners import Listener
 
+NO_ENTRY = "wants a user and a password"
+NO_WAY = "does not get us any further"
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -43,6 +46,13 @@ class Bootstrap:
     summary: str
     reason: str = ""
     stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ByProxy:
+    """tor did not get through what stands before it; ``why`` is in our words."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +176,7 @@ Said = (
     | Listening
     | Live
     | Bootstrap
+    | ByProxy
     | Established
     | Clock
     | Stream

@@ -16,6 +16,7 @@ from torvm.listeners import Listener
 from torvm.port import LISTEN, RELEASE, TorBackend
 from torvm.said import (
     Bootstrap,
+    ByProxy,
     Circuit,
     CircuitsSeen,
     Clock,
@@ -56,6 +57,7 @@ class Session:
     bootstrap: Bootstrap = field(default_factory=lambda: Bootstrap(0, ""))
     clock: Clock | None = None
     refusal: str = ""
+    proxy: str = ""
     live: bool = True
     again: float = math.inf
     built_in: frozenset[tuple[Address, int]] = frozenset()
@@ -127,7 +129,7 @@ class Session:
                 changed = self._learned(said)
             case CircuitsSeen() | CountriesSeen():
                 changed = self._looked(said)
-            case Ready() | Bootstrap() | Established() | Live() | Clock():
+            case Ready() | Bootstrap() | ByProxy() | Established() | Live() | Clock():
                 changed = self._is_well(said)
         return changed
 
@@ -143,8 +145,10 @@ class Session:
         self.answer = answer
         self.tor.look_at_circuits()
 
-    def _is_well(self, said: Ready | Bootstrap | Established | Live | Clock) -> bool:
-        before = (self.ready, self.bootstrap, self.clock, self.live)
+    def _is_well(
+        self, said: Ready | Bootstrap | ByProxy | Established | Live | Clock
+    ) -> bool:
+        before = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
         match said:
             case Ready(progress=progress, circuits=circuits, listening=listening):
                 self._circuits = circuits
@@ -152,16 +156,21 @@ class Session:
                 if progress != self.bootstrap.progress:
                     self.bootstrap = Bootstrap(progress, "")
             case Bootstrap():
+                if said.progress > self.bootstrap.progress:
+                    self.proxy = ""
                 self.bootstrap = said
                 if said.progress == COMPLETE:
                     self.clock = None
+            case ByProxy(why):
+                self.proxy = why
             case Established(circuits):
-                self._circuits = circuits
+                self._circuits, self.proxy = circuits, ""
             case Live(live):
                 self.live = live
             case Clock():
                 self.clock = said
-        return before != (self.ready, self.bootstrap, self.clock, self.live)
+        after = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
+        return before != after
 
     def _meet(self, listening: frozenset[Listener]) -> None:
         if self._met:
@@ -192,7 +201,7 @@ class Session:
         lacking = self._asked is not None and not self._asked <= places
         if lacking and not self._orders and self.again == math.inf:
             # Somebody else told tor something, or made it read its file again.
-            self.again, self._out = moment + RETRY, None
+            self.again, self._out, self._spoken = moment + RETRY, None, {}
         return before.in_force != self.doors.in_force or before.open != places
 
     def _learned(self, said: Consensus | RelaysSeen) -> bool:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from rules.model import Family
 from torvm.bridges import Bridge
 from torvm.listeners import Kind, Listener
+from torvm.proxy import Proxy
 
 # What .onion names are given for addresses.  Neither is routed anywhere, and
 # neither overlaps what Qubes gives to domains (10.137.0.0/16, 10.139.0.0/16).
@@ -56,7 +57,7 @@ class Torrc:
 
     ``run`` is the directory of the control socket, ``state`` the one tor keeps
     its guards and its list of relays in; ``network`` are options of a private
-    Tor network.
+    Tor network, ``proxy`` is what tor itself goes through.
     """
 
     run: str
@@ -64,6 +65,7 @@ class Torrc:
     bridges: tuple[Bridge, ...] = ()
     network: tuple[str, ...] = ()
     countries: bool = True
+    proxy: Proxy | None = None
 
     @property
     def socket(self) -> str:
@@ -117,6 +119,8 @@ class Torrc:
             yield "UseBridges 1"
         for bridge in self.bridges:
             yield f"Bridge {bridge.line}"
+        if self.proxy is not None:
+            yield from self.proxy.options()
         yield from self.network
 
 

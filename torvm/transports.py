@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program that speaks a bridge's transport, as a user of its own (pt-spec).
+"""A program that speaks transports of bridges, as a user of its own (pt-spec).
 
 tor's uid may send nothing by the uplink then: it talks to this program on the
 loopback interface, and this program to the bridges.
@@ -16,13 +16,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.berth import Berth
+from torvm.pluggable import Program
+from torvm.proxy import Proxy
 
 log = logging.getLogger(__name__)
 
-# lyrebird is obfs4proxy's name since Debian 13.
-PROGRAMS = ("/usr/bin/lyrebird", "/usr/bin/obfs4proxy")
+# lyrebird is the name that obfs4proxy has upstream by now.
+PATHS: Mapping[Program, tuple[str, ...]] = {
+    Program.OBFS4PROXY: ("/usr/bin/lyrebird", "/usr/bin/obfs4proxy"),
+    Program.SNOWFLAKE: ("/usr/bin/snowflake-client",),
+}
 LIMIT = 1 << 16  # bytes that it may say
 PAUSE = 2.0  # seconds between two starts
+ERRORS = (b"CMETHOD-ERROR", b"ENV-ERROR", b"PROXY-ERROR", b"VERSION-ERROR")
 
 _METHOD = re.compile(
     rb"CMETHOD ([a-z0-9_]{1,32}) socks5 127\.0\.0\.1:([0-9]{1,5})(?: .*)?"
@@ -34,18 +40,21 @@ class Transports:
 
     def __init__(
         self,
+        program: Program,
         names: frozenset[str],
         berth: Berth,
         state: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.program = program
         self.ports: Mapping[str, int] = {}
         self.trouble = ""
         self._names = names
         self._berth = berth
         self._state = state
         self._clock = clock
-        self._start = clock()
+        self._proxy: Proxy | None = None
+        self._start = math.inf
         self._pipe = -1
         self._untrusted = b""
         self._ready = select.epoll()
@@ -60,6 +69,15 @@ class Transports:
         """The user it runs as."""
         return self._berth.uid
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of them are spoken."""
+        return self.ports.keys() == self._names
+
+    def begin(self, proxy: Proxy | None) -> None:
+        """Start it as soon as a launcher waits, to go through a proxy if there is."""
+        self._proxy, self._start = proxy, self._clock()
+
     def next_deadline(self) -> float:
         """Return when to call `handle` at the latest."""
         return self._start if self._berth.waiting else math.inf
@@ -72,14 +90,15 @@ class Transports:
             self.ports = {}
         self._hear()
         if self._berth.waiting and self._clock() >= self._start:
-            self._begin()
+            self._launch()
         return self.ports != before
 
-    def _begin(self) -> None:
+    def _launch(self) -> None:
         self._start = self._clock() + PAUSE
-        found = [path for path in PROGRAMS if Path(path).exists()]
+        paths = PATHS[self.program]
+        found = [path for path in paths if Path(path).exists()]
         if not found:
-            self.trouble = f"no {' or '.join(PROGRAMS)} for the bridges' transport"
+            self.trouble = f"no {' or '.join(paths)} for the bridges' transport"
             return
         self._hush()
         self._untrusted = b""
@@ -89,10 +108,14 @@ class Transports:
             "TOR_PT_MANAGED_TRANSPORT_VER": "1",
             "TOR_PT_CLIENT_TRANSPORTS": ",".join(sorted(self._names)),
             "TOR_PT_STATE_LOCATION": self._state,
-            "TOR_PT_EXIT_ON_STDIN_CLOSE": "0",
+            # Nobody after us could find its ports again.
+            "TOR_PT_EXIT_ON_STDIN_CLOSE": "1",
         }
-        # What it says on its standard output is for us, not for the log.
-        argv = ["/bin/sh", "-c", 'exec "$0" >&3 3>&-', found[0]]
+        if self._proxy is not None:
+            told["TOR_PT_PROXY"] = self._proxy.url
+        # What it says on its standard output is for us, not for the log; what it
+        # reads is the connection of the berth, which ends with us (agent.launcher).
+        argv = ["/bin/sh", "-c", 'exec "$0" >&3 3>&- <&4 4>&-', found[0]]
         try:
             with suppress(ConnectionError):
                 self._berth.start(argv, [theirs], told)
@@ -112,7 +135,7 @@ class Transports:
         spoken = {n: p for n, p in ports.items() if n in self._names and p}
         if self._berth.running:
             self.ports = spoken
-        bad = any(line.startswith((b"CMETHOD-ERROR", b"ENV-ERROR")) for line in lines)
+        bad = any(untrusted_line.startswith(ERRORS) for untrusted_line in lines)
         self.trouble = "the bridges' transport does not start" if bad else ""
 
     def _hush(self) -> None:

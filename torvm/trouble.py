@@ -29,7 +29,7 @@ class Condition:
     """All that the cause is found in.
 
     ``refused`` is what of the configuration nobody can work with, ``ended`` how
-    often tor ended before it said a word.
+    often tor ended before it said a word, ``proxy`` what tor's own one does.
     """
 
     refused: str = ""
@@ -37,6 +37,7 @@ class Condition:
     running: bool = False
     ended: int = 0
     order: str = ""
+    proxy: str = ""
     waits_for: str = ""
     clock: Clock | None = None
     bootstrap: Bootstrap | None = None
@@ -54,6 +55,7 @@ def trouble(now: Condition) -> str:
         now.waits_for and f"waits for {now.waits_for}",
         now.order and f"tor refuses: {now.order}",
         _clock(now.clock),
+        now.proxy and f"the proxy {now.proxy}",
         _bootstrap(now.bootstrap),
         "" if now.live else "nothing comes back from the Tor network",
     )

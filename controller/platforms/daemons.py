@@ -3,7 +3,8 @@
 
 Below the runtime directory, and seen in the domain below ``/run/ravelin``:
 
-* ``berth/DOMAIN/``: the sockets that launchers come to, the agent's;
+* ``berth/DOMAIN/``: the sockets that launchers come to, the agent's, and the file
+  of hosts(5) that a daemon has in place of a resolver;
 * ``daemon/DOMAIN/NAME/``: what a daemon makes for its agent, the daemon's, and
   of the agent's group;
 * ``forgotten/DOMAIN/NAME/``: the state of a daemon that is to forget it.
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.berth import BERTHS, CARRIERS
+from agent.berth import BERTHS, CARRIERS, hosts_of
 from agent.berth import DAEMONS as MEETINGS
 from controller.confine import Confinement, launch, rights_of_a_daemon
 from controller.platforms.processes import Agent, open_log
@@ -62,7 +63,14 @@ class Daemons:
             STATE: self._state(start),
         }
         hidden = (self.runtime, self.state)
-        view = View(start.domain, hidden=hidden, let_in=let_in, tun=True)
+        view = View(
+            start.domain,
+            resolvers=(),
+            hidden=hidden,
+            let_in=let_in,
+            tun=True,
+            hosts=hosts_of(start.name),
+        )
         rights = rights_of_a_daemon(start.uid, start.agent)
         with open_log(log) as output:
             confinement = Confinement(net, view, rights)

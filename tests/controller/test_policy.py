@@ -17,6 +17,7 @@ from controller.domains import (
     UnknownDomainError,
     Uplink,
 )
+from controller.keys import contents
 from controller.locate import line_of
 from controller.personality import BUILT_IN, keys
 from controller.policy import KEYS, PolicyError, read
@@ -59,6 +60,18 @@ def test_the_example_can_be_read() -> None:
     assert home.named("work").label is Label.BLUE
     assert home.named("untrusted").policy == ACCEPT_ALL
     assert home.path("vault") == ()
+
+
+def test_a_proxy_of_tor_is_text_that_its_agent_is_told() -> None:
+    text = '[domains.sys-net]\npersonality = "netvm"\nuplink = "lab"\n'
+    text += '[domains.sys-tor]\npersonality = "tor"\nnetvm = "sys-net"\n'
+    proxy = "socks5://192.0.2.9:1080"
+    given = domains(f'{text}proxy = "{proxy}"\n')
+
+    assert given.named("sys-tor").texts == (("proxy", proxy),)
+    told = contents(given, {}, now=1000)["sys-tor"]
+    assert told["/ravelin/personality/proxy"] == proxy.encode()
+    assert given.named("sys-tor").given != domains(text).named("sys-tor").given
 
 
 @pytest.mark.parametrize(

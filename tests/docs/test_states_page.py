@@ -25,6 +25,17 @@ What the guard drops in every state is listed in
 
 This page is written from the tables in the code; a test compares the two.
 """
+TOR = """
+The tunnel itself is TCP of tor's user: to anybody, to relays, to bridges or to one
+proxy.
+Behind a bridge with a transport it is what the user of that transport's program sends
+to the bridge or its front.
+For snowflake it is, beside TCP to the front of its broker, **UDP of the user of
+snowflake to anybody**, in both IP versions, while a snowflake bridge is configured:
+who lends a browser is not known before.
+Where a bridge line has names, it is also the agent's questions to the uplink's
+resolvers, until they are answered.
+"""
 
 
 S = TypeVar("S", bound=Enum)
@@ -57,7 +68,8 @@ def section(machine: Machine[S, E]) -> str:
 
 
 def page() -> str:
-    return HEAD + section(NETVM) + section(FIREWALLVM) + section(TORVM) + section(VPN)
+    gateways = section(NETVM) + section(FIREWALLVM)
+    return HEAD + gateways + section(TORVM) + TOR + section(VPN)
 
 
 def test_the_page_says_what_the_tables_say() -> None:

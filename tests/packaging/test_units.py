@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.berth import BERTHS, DAEMONS
+from agent.berth import BERTHS, DAEMONS, hosts_of
 from agent.hardening import VALUES
 from controller.confine import rights_of_a_daemon, rights_of_an_agent
 from controller.personality import BUILT_IN
 from controller.platforms.daemons import ENVIRONMENT, STATE
 from controller.supervise import WATCHDOG
+from torvm.pluggable import Program
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
@@ -24,8 +25,9 @@ WITH_DAEMONS = [unit for unit in AGENTS if "ravelin-daemon@" in unit.read_text()
 KNOWN = {
     "Unit": """After Before Conflicts Description Documentation StartLimitIntervalSec
         Wants""",
-    "Service": """AmbientCapabilities BindPaths CapabilityBoundingSet DeviceAllow
-        DevicePolicy DynamicUser Environment ExecReload ExecStart LoadCredential
+    "Service": """AmbientCapabilities BindPaths BindReadOnlyPaths
+        CapabilityBoundingSet DeviceAllow DevicePolicy DynamicUser Environment
+        ExecReload ExecStart InaccessiblePaths LoadCredential
         LockPersonality NoNewPrivileges PrivateDevices PrivateTmp ProtectClock
         ProtectControlGroups ProtectHome ProtectHostname ProtectKernelLogs
         ProtectKernelModules ProtectKernelTunables ProtectProc ProtectSystem
@@ -143,7 +145,17 @@ def test_every_daemon_has_its_user_and_its_place() -> None:
         place = places.pop(str(DAEMONS / name))
         assert place == ["2770", f"ravelin-{name}", "ravelin-agent"]
     assert places.pop(str(BERTHS)) == ["0750", "ravelin-agent", "ravelin-agent"]
+    for program in Program:
+        written = places.pop(str(hosts_of(program.value)))
+        assert written == ["0644", "ravelin-agent", "ravelin-agent"]
     assert set(places) == {"/run/ravelin", str(DAEMONS), str(STATE)}
+
+
+def test_a_daemon_sees_the_names_that_its_agent_writes_and_no_resolver() -> None:
+    found = directives(DAEMON)
+
+    assert found["Service", "BindReadOnlyPaths"] == f"-{hosts_of('%i')}:/etc/hosts"
+    assert found["Service", "InaccessiblePaths"] == "-/etc/resolv.conf"
 
 
 def test_systemd_makes_them_where_it_is_installed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A tor and a berth that the driver cannot tell from real ones."""
 
+import math
 import os
 import select
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.berth import Berth
-from rules.model import Family
+from agent.names import Names
+from rules.model import Address, Family
 from torvm.listeners import Listener
 from torvm.port import GUARDS, HOLD, LISTEN, RELEASE, SPEAK, GoneError
 from torvm.said import Done, Listening, Ready, Reconfigured, Refused, Said
@@ -178,4 +180,41 @@ class FakeBerth(Berth):
         self.started.append(list(argv))
         self.env.append(dict(env or {}))
         self.waiting, self.running = False, True
-        self.given.append(b"".join(os.pread(each, 1 << 16, 0) for each in files))
+        # A pipe cannot be read at a place, and is the program's to write to.
+        with suppress(OSError):
+            self.given.append(b"".join(os.pread(each, 1 << 16, 0) for each in files))
+
+
+@dataclass
+class FakeNames(Names):
+    """Knows what the test says; what it was asked is kept."""
+
+    wanted: frozenset[str] = frozenset()
+    servers: tuple[Address, ...] = ()
+    found: dict[str, frozenset[Address]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    readable: Readable = field(default_factory=Readable)
+
+    def fileno(self) -> int:
+        return self.readable.fileno()
+
+    def want(self, names: frozenset[str]) -> None:
+        self.wanted = names
+
+    def use(self, servers: tuple[Address, ...]) -> None:
+        self.servers = servers
+
+    def handle(self) -> bool:
+        return False
+
+    def waiting(self) -> int:
+        return len(self.wanted - self.found.keys() - self.failed.keys())
+
+    def answers(self) -> Mapping[str, frozenset[Address]]:
+        return {name: self.found.get(name, frozenset()) for name in self.wanted}
+
+    def problems(self) -> Mapping[str, str]:
+        return {name: why for name, why in self.failed.items() if name in self.wanted}
+
+    def next_deadline(self) -> float:
+        return math.inf

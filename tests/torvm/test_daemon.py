@@ -27,6 +27,7 @@ class World:
     def __post_init__(self) -> None:
         self.torrc = Torrc(str(self.folder), "/state")
         self.daemon = Daemon(self.torrc, self.berth, self.connect, lambda: self.now)
+        self.daemon.begin(None)
 
     def connect(self, path: str, cookie: str) -> TorBackend:
         assert cookie.startswith(path)

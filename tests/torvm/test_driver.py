@@ -2,6 +2,7 @@
 """The driver among fakes: what it adds to the facts, and when it lets tor out."""
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -10,15 +11,18 @@ import pytest
 
 from rules.facts import Carried, Client, Facts, Redirect, Uid, Uplink
 from rules.virtual_dns import VIRTUAL4, VIRTUAL6
-from tests.torvm.fakes import FakeBerth, FakeTor
+from tests.torvm.fakes import FakeBerth, FakeNames, FakeTor
 from torvm.bridges import parse
 from torvm.daemon import LOOK, Daemon
 from torvm.driver import PULSE, TorDriver
+from torvm.fronts import Fronts
 from torvm.given import Given
 from torvm.listeners import FIRST
+from torvm.outward import Outward
 from torvm.port import TorBackend
 from torvm.said import (
     Bootstrap,
+    ByProxy,
     Circuit,
     CircuitsSeen,
     Clock,
@@ -65,12 +69,13 @@ class World:
         self.berth, self.berth2 = FakeBerth(uid=TOR), FakeBerth(uid=TRANSPORT)
         torrc = Torrc(str(self.folder), "/state")
         daemon = Daemon(torrc, self.berth, self.connect, self.clock)
-        transports = None
-        if self.given.transports:
-            names = self.given.transports
-            transports = Transports(names, self.berth2, "/state", self.clock)
-        self.transports = transports
-        self.driver = TorDriver(self.given, daemon, transports, self.clock)
+        self.programs = tuple(
+            Transports(program, names, self.berth2, "/state", self.clock)
+            for program, names in self.given.transports.items()
+        )
+        fronts = Fronts(self.clock, FakeNames())
+        outward = Outward(self.programs, fronts, self.folder)
+        self.driver = TorDriver(self.given, daemon, outward, self.clock)
         self.there = False
 
     def clock(self) -> float:
@@ -248,12 +253,69 @@ def test_behind_a_transport_tor_itself_sends_nothing(tmp_path: Path) -> None:
     assert world.turn().carried == {Carried(Uid(TRANSPORT), TCP, place)}
     assert world.tor.held
     assert "transport" in world.driver.trouble()
-    assert world.transports is not None
-    world.transports.ports = {"obfs4": 4711}
+    world.programs[0].ports = {"obfs4": 4711}
     world.berth2.running = True
     world.settle()
     assert not world.tor.held
     assert "transports {'obfs4': 4711}" in world.tor.orders
+
+
+def test_a_proxy_is_all_that_is_carried_and_tor_knows_it(tmp_path: Path) -> None:
+    words = {"proxy": "socks5://192.0.2.9:1080", "relays-only": "1"}
+    world = World(tmp_path, words=words).begin()
+
+    place = (ip_address("192.0.2.9"), 1080)
+    assert world.turn().carried == {Carried(Uid(TOR), TCP, place)}
+    assert b"Socks5Proxy 192.0.2.9:1080\n" in world.berth.given[0]
+    assert not world.tor.held
+
+
+def test_a_program_of_a_transport_is_told_the_proxy_in_place_of_tor(
+    tmp_path: Path,
+) -> None:
+    given = Given(bridges=parse(b"obfs4 192.0.2.7:443 cert=x"))
+    words = {"proxy": "http://192.0.2.9:8080"}
+    world = World(tmp_path, given, words)
+    world.turn()
+    world.berth.come()
+    world.berth2.come()
+    world.turn()
+
+    place = (ip_address("192.0.2.9"), 8080)
+    assert world.turn().carried == {Carried(Uid(TRANSPORT), TCP, place)}
+    assert world.berth2.env[0]["TOR_PT_PROXY"] == "http://192.0.2.9:8080"
+    assert b"HTTPSProxy" not in world.berth.given[0]
+
+
+def test_a_proxy_that_is_refused_starts_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, words={"proxy": "socks5://proxy.example.com:1"}).begin()
+
+    assert world.berth.started == []
+    assert world.driver.observe(OUT) is Seen.HOPELESS
+    assert world.driver.trouble().startswith("proxy: expected socks4://")
+
+
+def test_what_the_proxy_does_is_the_trouble(tmp_path: Path) -> None:
+    world = World(tmp_path, words={"proxy": "socks5://192.0.2.9:1"}).begin()
+    world.tor.say(ByProxy("does not answer"))
+    world.settle()
+
+    assert world.driver.trouble() == "the proxy does not answer"
+
+
+def test_tor_is_held_until_the_name_of_a_front_is_known(tmp_path: Path) -> None:
+    """Meanwhile the agent, and nobody else, may ask the uplink's resolver."""
+    line = b"meek_lite 192.0.2.20:80 url=https://front.example.com/"
+    world = World(tmp_path, Given(bridges=parse(line))).begin()
+    world.programs[0].ports = {"meek_lite": 4711}
+    world.berth2.running = True
+    asked = (ip_address("10.139.1.1"), 53)
+    assert world.settle().turn().carried == {
+        Carried(Uid(os.getuid()), proto, asked) for proto in (6, 17)
+    }
+    assert world.tor.held
+    assert world.driver.trouble() == "waits for a name of the bridges"
+    assert (tmp_path / "transport.hosts").read_text().startswith("127.0.0.1 localhost")
 
 
 def test_what_is_refused_starts_nothing(tmp_path: Path) -> None:

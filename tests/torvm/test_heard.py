@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from torvm import heard
 from torvm.listeners import Kind, Listener
-from torvm.said import Bootstrap, Circuit, Clock, Consensus, Established, Hop, Ready
+from torvm.said import (
+    NO_ENTRY,
+    NO_WAY,
+    Bootstrap,
+    ByProxy,
+    Circuit,
+    Clock,
+    Consensus,
+    Established,
+    Hop,
+    Ready,
+)
 
 
 def test_tor_says_how_it_is() -> None:
@@ -75,6 +86,54 @@ def test_what_a_status_means(
     level: str, action: str, words: dict[str, str], said: object
 ) -> None:
     assert heard.status(level, action, words) == said
+
+
+RELAY = "with 192.0.2.7:443 ID=<none> RSA_ID=32742AD57C3D243DA0713BB6DFD82118DF573D2E"
+CLIENT = f"Proxy Client: unable to connect OR connection (handshaking (proxy)) {RELAY}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'{CLIENT} ("authentication failed")', ByProxy(NO_ENTRY)),
+        (
+            (
+                f'{CLIENT} ("server doesn'
+                "\\'t support any of our available authentication methods\")"
+            ),
+            ByProxy(NO_ENTRY),
+        ),
+        (
+            (
+                "The https proxy sent back an unexpected status code 401"
+                ' ("Unauthorized"). Closing.'
+            ),
+            ByProxy(NO_ENTRY),
+        ),
+        (
+            (
+                "The https proxy sent back an unexpected status code 500"
+                ' ("Unable to connect"). Closing.'
+            ),
+            ByProxy(NO_WAY),
+        ),
+        (f'{CLIENT} ("Network unreachable")', ByProxy(NO_WAY)),
+        (
+            (
+                "The connection to the SOCKS5 proxy server at 192.0.2.9:9 just failed."
+                " Make sure that the proxy server is up and running."
+            ),
+            ByProxy("does not answer"),
+        ),
+        (CLIENT, None),
+        ("Your application is giving Tor only a numeric address", None),
+    ],
+)
+def test_what_tor_warns_of_its_proxy_is_known_by_its_words(
+    text: str, said: ByProxy | None
+) -> None:
+    """Debian's tor 0.4.9 wrote these; its addresses go no further."""
+    assert heard.warning(text) == said
 
 
 def test_circuits_of_one_set_have_one_key() -> None:

@@ -14,6 +14,7 @@ from torvm.doors import NAMES, Doors
 from torvm.listeners import FIRST, Listener
 from torvm.said import (
     Bootstrap,
+    ByProxy,
     Circuit,
     CircuitsSeen,
     Clock,
@@ -160,6 +161,32 @@ def test_somebody_else_who_makes_tor_read_its_file_is_answered() -> None:
 
     assert len(found.doors.redirects) == 2
     assert tor(found).orders[-2:] == ["release IPV4", "listen 5"]
+
+
+def test_so_is_a_transport_that_it_forgot_with_its_file() -> None:
+    found = session()
+    let_out(found)
+    found.lead(frozenset({Family.IPV4}), {"obfs4": 4711})
+    tor(found).read_the_file_again()
+    hear(found)
+    found.lead(frozenset({Family.IPV4}), {"obfs4": 4711})
+
+    spoken = [order for order in tor(found).orders if order.startswith("transports")]
+    assert spoken == ["transports {'obfs4': 4711}"] * 2
+
+
+def test_what_a_proxy_does_is_forgotten_once_tor_is_through() -> None:
+    found = session()
+    tor(found).say(Bootstrap(4, "Connected to proxy"), ByProxy("does not answer"))
+    assert hear(found)
+    assert found.proxy == "does not answer"
+    tor(found).say(Bootstrap(4, "Connected to proxy"))
+    hear(found)
+    assert found.proxy == "does not answer"
+    tor(found).say(Bootstrap(10, "Connected to a relay"))
+
+    assert hear(found)
+    assert found.proxy == ""
 
 
 def test_it_is_ready_once_there_are_circuits() -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from rules.model import Family
 from torvm.bridges import parse
-from torvm.listeners import Kind, Listener
+from torvm.listeners import Kind as Listens
+from torvm.listeners import Listener
+from torvm.proxy import Kind, Login, Proxy
 from torvm.torrc import (
     PRIVATE,
     NetworkError,
@@ -24,6 +26,14 @@ from torvm.torrc import (
 )
 
 BRIDGES = parse(b"obfs4 192.0.2.1:443 cert=abc iat-mode=0\n192.0.2.2:9001\n")
+PLACE = (ip_address("192.0.2.9"), 1080)
+PROXIES = (
+    Proxy(Kind.SOCKS4, *PLACE),
+    Proxy(Kind.SOCKS5, *PLACE),
+    Proxy(Kind.SOCKS5, *PLACE, Login('m"e\\ #', '#p"a\\ ss"')),
+    Proxy(Kind.HTTP, *PLACE),
+    Proxy(Kind.HTTP, ip_address("2001:db8::9"), 1, Login('m"e', "a b#c:\\")),
+)
 AUTHORITY = (
     "DirAuthority a0 orport=5000 no-v2"
     " v3ident=0123456789012345678901234567890123456789 203.0.113.11:7000"
@@ -42,8 +52,9 @@ def torrc(folder: Path, **words: object) -> Torrc:
         {"bridges": BRIDGES},
         {"network": (AUTHORITY, "TestingTorNetwork 1")},
         {"countries": False},
+        *({"proxy": proxy} for proxy in PROXIES),
     ],
-    ids=["plain", "bridges", "private", "no countries"],
+    ids=["plain", "bridges", "private", "no countries", *map(str, PROXIES)],
 )
 def test_tor_itself_accepts_it(tmp_path: Path, words: dict[str, object]) -> None:
     """The control is the test after this one."""
@@ -89,9 +100,9 @@ def test_another_configuration_listens_somewhere_else(tmp_path: Path) -> None:
 def test_all_listeners_are_told_each_time() -> None:
     v4, v6 = ip_address("10.137.0.2"), ip_address("fd09::2")
     places = [
-        Listener(Kind.TRANS, v4, 10000),
-        Listener(Kind.DNS, v6, 10000),
-        Listener(Kind.DNS, v4, 10000),
+        Listener(Listens.TRANS, v4, 10000),
+        Listener(Listens.DNS, v6, 10000),
+        Listener(Listens.DNS, v4, 10000),
     ]
 
     assert listening(places) == (

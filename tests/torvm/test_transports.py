@@ -4,24 +4,33 @@
 The real obfs4proxy runs here, told as the launcher is told.
 """
 
+import math
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from tests.torvm.fakes import FakeBerth
-from torvm.transports import PAUSE, PROGRAMS, Transports
+from torvm.pluggable import Program
+from torvm.proxy import Kind, Login, Proxy
+from torvm.transports import PATHS, PAUSE, Transports
 
 OBFS4 = frozenset({"obfs4"})
-BECOME = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
-)
+BECOME = """
+import fcntl, os, sys
+kept = [fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3]]
+for number, descriptor in enumerate(kept, 3):
+    os.dup2(descriptor, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 
 
@@ -30,6 +39,7 @@ class Launching(FakeBerth):
     """A berth whose launcher becomes what it is told, as ourselves."""
 
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    ours: list[socket.socket] = field(default_factory=list)
 
     def start(
         self,
@@ -38,9 +48,13 @@ class Launching(FakeBerth):
         env: Mapping[str, str] | None = None,
     ) -> None:
         (pipe,) = files
-        # As `agent.launcher`: the files are 3 and more, nothing else is open.
-        words = [sys.executable, "-c", BECOME, str(pipe), *argv]
-        made = subprocess.Popen(words, env=dict(env or {}), pass_fds=[pipe])
+        # As `agent.launcher`: the files are 3 and more, then the connection.
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours.append(mine)
+        kept = [pipe, theirs.fileno()]
+        words = [sys.executable, "-c", BECOME, *map(str, kept), *argv]
+        with theirs:
+            made = subprocess.Popen(words, env=dict(env or {}), pass_fds=kept)
         self.processes.append(made)
         self.waiting, self.running = False, True
 
@@ -52,11 +66,18 @@ def berth() -> Iterator[Launching]:
     for each in made.processes:
         each.kill()
         each.wait()
+    for connection in made.ours:
+        connection.close()
+
+
+def begun(transports: Transports, proxy: Proxy | None = None) -> Transports:
+    transports.begin(proxy)
+    return transports
 
 
 def until_spoken(transports: Transports) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not transports.ports:
+    while not transports.complete:
         left = deadline - time.monotonic()
         assert left > 0, transports.trouble
         assert select.select([transports], [], [], left)[0]
@@ -66,7 +87,7 @@ def until_spoken(transports: Transports) -> None:
 def test_the_real_program_speaks_at_a_port_of_its_own(
     berth: Launching, tmp_path: Path
 ) -> None:
-    transports = Transports(OBFS4, berth, str(tmp_path))
+    transports = begun(Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path)))
     berth.come()
     transports.handle()
     until_spoken(transports)
@@ -76,11 +97,74 @@ def test_the_real_program_speaks_at_a_port_of_its_own(
     assert transports.trouble == ""
 
 
+def test_with_its_agent_it_ends(berth: Launching, tmp_path: Path) -> None:
+    """Where it speaks is known to who started it, and to nobody later."""
+    transports = begun(Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path)))
+    berth.come()
+    transports.handle()
+    until_spoken(transports)
+    berth.ours[0].close()
+
+    berth.processes[0].wait(PATIENCE)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_real_program_takes_a_proxy_of_each_kind(
+    berth: Launching, tmp_path: Path, kind: Kind
+) -> None:
+    login = None if kind is Kind.SOCKS4 else Login("m:e" * 2, 'p"@/ :%')
+    proxy = Proxy(kind, ip_address("192.0.2.9"), 1080, login)
+    names = frozenset({"obfs4", "meek_lite"})
+    transports = Transports(Program.OBFS4PROXY, names, berth, str(tmp_path))
+    transports.begin(proxy)
+    berth.come()
+    transports.handle()
+    until_spoken(transports)
+
+    assert transports.ports.keys() == names
+
+
+def test_the_real_snowflake_speaks_and_takes_no_proxy(
+    berth: Launching, tmp_path: Path
+) -> None:
+    """So one beside it is refused before (`torvm.given`)."""
+    names = frozenset({"snowflake"})
+    transports = Transports(Program.SNOWFLAKE, names, berth, str(tmp_path))
+    transports.begin(None)
+    berth.come()
+    transports.handle()
+    until_spoken(transports)
+    assert transports.ports.keys() == names
+    other = Transports(Program.SNOWFLAKE, names, berth, str(tmp_path))
+    other.begin(Proxy(Kind.SOCKS5, ip_address("192.0.2.9"), 1080))
+    berth.come()
+    other.handle()
+    deadline = time.monotonic() + PATIENCE
+    while not other.trouble:
+        assert select.select([other], [], [], deadline - time.monotonic())[0]
+        other.handle()
+    assert other.trouble == "the bridges' transport does not start"
+
+
+def test_nothing_is_started_before_it_is_told_of_a_proxy(
+    berth: Launching, tmp_path: Path
+) -> None:
+    transports = Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path))
+    berth.come()
+    transports.handle()
+
+    assert transports.next_deadline() == math.inf
+    assert berth.processes == []
+
+
 def test_when_it_ends_it_speaks_nowhere_and_is_started_again(
     berth: Launching, tmp_path: Path
 ) -> None:
     moment = [100.0]
-    transports = Transports(OBFS4, berth, str(tmp_path), lambda: moment[0])
+    transports = Transports(
+        Program.OBFS4PROXY, OBFS4, berth, str(tmp_path), lambda: moment[0]
+    )
+    transports.begin(None)
     berth.come()
     transports.handle()
     until_spoken(transports)
@@ -142,14 +226,14 @@ def listening(folder: Path) -> tuple[Transports, int]:
             files: Sequence[int] = (),
             env: Mapping[str, str] | None = None,
         ) -> None:
-            assert argv[-1] in PROGRAMS
+            assert argv[-1] in PATHS[Program.OBFS4PROXY]
             assert env is not None
             assert env["TOR_PT_CLIENT_TRANSPORTS"] == "obfs4"
             pipes.append(os.dup(files[0]))
             self.waiting, self.running = False, True
 
     berth = Berth()
-    transports = Transports(OBFS4, berth, str(folder))
+    transports = begun(Transports(Program.OBFS4PROXY, OBFS4, berth, str(folder)))
     berth.come()
     transports.handle()
     return transports, pipes[0]

@@ -31,6 +31,7 @@ def test_nothing_is_said_when_nothing_is_wrong() -> None:
         ({"clock": Clock(-5 * 86400)}, "the clock is 5 days behind"),
         ({"clock": Clock(None)}, "the clock jumped"),
         ({"clock": Clock(30)}, ""),
+        ({"proxy": "does not answer", "bootstrap": STUCK}, "the proxy does not answer"),
         ({"bootstrap": STUCK}, "stuck at 5 %: connecting to a relay: refused"),
         (
             {"bootstrap": replace(STUCK, reason="MISC")},

@@ -33,9 +33,14 @@ if sys.argv[1] == "launcher":
         secrets = Path("/run/ravelin/secrets").exists()
         berth = socket.socket(socket.AF_UNIX)
         berth.connect("/run/ravelin/berth/tor")
-        berth.send(f"{os.getuid()} {int(rights, 16)} {count} {secrets}".encode())
+        names = Path("/etc/hosts").read_text() + Path("/etc/resolv.conf").read_text()
+        said = f"{os.getuid()} {int(rights, 16)} {count} {secrets} {names}"
+        berth.send(said.encode())
         mine.accept()
 else:
+    hosts = Path("/run/ravelin/berth/tor.hosts")
+    hosts.touch(0o644)
+    hosts.write_text("192.0.2.7 front.example")
     berth = socket.socket(socket.AF_UNIX)
     berth.bind("/run/ravelin/berth/tor")
     os.chmod("/run/ravelin/berth/tor", 0o666)
@@ -116,7 +121,8 @@ def test_they_meet_as_different_users_without_rights(
     assert ended.startswith("exit code 0")
     (line,) = agent.log.read_text().splitlines()
     said, heard = line.split(" | ")
-    assert said == f"{DAEMON} 0 0 False"
+    # It has no resolver, and the names that its agent writes down.
+    assert said == f"{DAEMON} 0 0 False 192.0.2.7 front.example"
     assert heard == f"Bridge 192.0.2.9:443 0o400 tor={DAEMON}"
 
 
