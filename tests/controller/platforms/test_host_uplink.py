@@ -25,6 +25,7 @@ from controller.platforms.host_uplink import NO_RESOLVER, HostUplink
 from controller.platforms.netns import Netns
 from controller.ports import PlatformError
 from tests.controller.own_machine import own_machine
+from tests.lab.pinging import answered
 
 pytestmark = pytest.mark.kernel
 
@@ -92,15 +93,14 @@ class World:
     def netvm(self, name: str = "sys-net") -> Path:
         return self.platform.net(name)
 
-    def reaches(self, net: Path, *words: str, patience: int = 5) -> bool:
-        """Say whether an answer comes to any ping within ``patience`` seconds."""
+    def reaches(self, net: Path, *words: str) -> bool:
+        """Say whether an answer comes to any ping."""
         with namespaces.inside(net):
-            argv = ["ping", "-n", "-c1", "-i0.2", f"-w{patience}", *words]
-            done = subprocess.run(argv, check=False, capture_output=True)
-            return done.returncode == 0
+            return answered(*words)
 
     def is_cut_off(self, net: Path, *words: str) -> bool:
-        return not self.reaches(net, *words, patience=1)
+        with namespaces.inside(net):
+            return not answered(*words, within=0)
 
     def state(self) -> tuple[str, ...]:
         """Everything of the host that sharing could have changed."""

@@ -24,6 +24,7 @@ from controller.platforms.netns import Netns
 from controller.platforms.processes import LOG_LIMIT, Agent
 from controller.ports import AgentStart, Command, Link, Pair, Platform
 from controller.supervise import Phase, Supervisor
+from tests.lab.pinging import PATIENCE, answered
 
 pytestmark = pytest.mark.kernel
 
@@ -84,11 +85,9 @@ def accept(platform: Netns, link: Link = LINK) -> None:
         cables.connect(link.vif, ends, link.mac, by_default=False)
 
 
-def answers(platform: Netns, address: str, patience: int = 5) -> bool:
+def answers(platform: Netns, address: str, within: float = PATIENCE) -> bool:
     with namespaces.inside(platform.net("work")):
-        # -w, not -W: the first packet may come before the carrier does.
-        ping = ["ping", "-c1", "-i0.2", f"-w{patience}", address]
-        return subprocess.run(ping, check=False, capture_output=True).returncode == 0
+        return answered(address, within=within)
 
 
 def test_it_is_a_platform(platform: Netns) -> None:
@@ -146,7 +145,7 @@ def test_the_vif_stays_down_until_the_agent_accepts_it(linked: Netns) -> None:
     assert "fe:ff:ff:ff:ff:ff" in vif
     assert "state DOWN" in vif
     assert "group default" in vif
-    assert not answers(linked, str(V4.gateway), patience=1)
+    assert not answers(linked, str(V4.gateway), within=0)
     accept(linked)
     assert answers(linked, str(V4.gateway))
     assert answers(linked, str(V6.gateway))
