@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The policy file: TOML in, `Domains` out, or every mistake with its line."""
 
-import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,10 +21,13 @@ from controller.domains import (
 from controller.locate import Path, line_of
 from controller.nearest import expected, one_of
 from controller.personality import Personality, keys, known
+from controller.toml import TomlError, parsed
+from rules.model import Policy, Rule
 
 T = TypeVar("T")
 
 TABLES = ("domains", "assert")
+MOST = 10  # mistakes of one list that are named; to find their lines takes time
 KEYS = ("label", "personality", "netvm", "uplink", "firewall", "ipv6")
 
 
@@ -84,9 +86,9 @@ def asserted(text: str) -> tuple[Assertion, ...]:
 
 def _tables(text: str, file: str) -> Mapping[str, Mapping[str, object]]:
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError(file, [_syntax(str(error), text)]) from None
+        tree = parsed(text)
+    except TomlError as error:
+        raise PolicyError(file, [(error.line, str(error))]) from None
     mistakes = [
         (line_of(text, (key,)), f"unknown table {key}, {expected(key, TABLES)}")
         for key in tree
@@ -104,16 +106,6 @@ def _tables(text: str, file: str) -> Mapping[str, Mapping[str, object]]:
     if mistakes:
         raise PolicyError(file, mistakes)
     return dict(entries)
-
-
-def _syntax(message: str, text: str) -> tuple[int, str]:
-    """Turn a message of `tomllib` into a line and what was expected there."""
-    what, _, place = message.partition(" (at ")
-    found = re.match(r"line (\d+), column (\d+)", place)
-    line = int(found[1]) if found else len(text.rstrip("\n").split("\n"))
-    if re.match(r"Cannot (declare|overwrite|mutate)", what):
-        return line, "declared before, expected each table and each key once"
-    return line, f"no TOML: {what[:1].lower()}{what[1:]}"
 
 
 @dataclass(slots=True)
@@ -138,12 +130,26 @@ class _Reader:
             personality=personality,
             netvm=self._take("netvm", values.name, None),
             uplink=self._take("uplink", values.uplink, None),
-            policy=self._take("firewall", lambda v: values.policy(v, now), ACCEPT_ALL),
+            policy=self._policy(now),
             ipv6=self._take("ipv6", values.truth, default=True),
             files=tuple(self._files(personality)),
             switches=frozenset(self._switches(personality)),
             texts=tuple(self._texts(personality)),
         )
+
+    def _policy(self, now: int) -> Policy:
+        lines = self._take("firewall", values.rules, None)
+        if lines is None:
+            return ACCEPT_ALL
+        rules: list[Rule] = []
+        for index, line in enumerate(lines):
+            try:
+                rules.append(values.rule(index, line, now))
+            except values.WrongError as error:
+                self._mistake(f"firewall: {error}", "firewall", index)
+                if index - len(rules) + 1 >= MOST:
+                    break
+        return Policy(tuple(rules))
 
     def _belong(self, personality: Personality | None) -> None:
         """Name the keys that are those of other personalities, and what is missing."""
@@ -182,8 +188,7 @@ class _Reader:
         try:
             return read(self.untrusted[key])
         except values.WrongError as error:
-            place = () if error.index is None else (error.index,)
-            self._mistake(f"{key}: {error}", key, *place)
+            self._mistake(f"{key}: {error}", key)
             return default
 
     def _mistake(self, text: str, *path: str | int) -> None:

@@ -3,7 +3,7 @@
 
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 from controller.domains import HostUplink, LabUplink, Nic, Uplink
 from controller.nearest import expected, one_of
 from controller.personality import Personality, known
-from rules.model import Policy, Rule, RuleError
+from rules.model import Rule, RuleError
 from rules.parse import parse_text
 
 Word = TypeVar("Word", bound=Enum)
@@ -24,11 +24,7 @@ RELATIVE = re.compile(r"(?:^| )expire=\+")
 
 
 class WrongError(ValueError):
-    """A value that cannot be used; ``index`` is its place in a list."""
-
-    def __init__(self, text: str, index: int | None = None) -> None:
-        super().__init__(text)
-        self.index = index
+    """A value that cannot be used."""
 
 
 def word(words: type[Word], untrusted: object) -> Word:
@@ -112,28 +108,27 @@ def uplink(untrusted: object) -> Uplink:
     raise WrongError(f"{untrusted!r} is no uplink, {wanted}")
 
 
-def policy(untrusted: object, now: int) -> Policy:
-    """Return a list of rules; ``now`` is in seconds since the Unix epoch."""
+def rules(untrusted: object) -> list[object]:
+    """Return the lines of a list of rules."""
     if not isinstance(untrusted, list):
         raise WrongError(
             f'{untrusted!r} is no list, expected rules as ["accept dsthost=…", "drop"]'
         )
     if len(untrusted) > MAX_RULES:
         raise WrongError(f"{len(untrusted)} rules, expected at most {MAX_RULES}")
-    return Policy(tuple(_rules(untrusted, now)))
+    return untrusted
 
 
-def _rules(untrusted: list[object], now: int) -> Iterator[Rule]:
-    for index, line in enumerate(untrusted):
-        if not isinstance(line, str):
-            raise WrongError(f"rule {index}: {line!r}, expected text", index)
-        if RELATIVE.search(line):
-            raise WrongError(
-                f"rule {index}: expire=+N counts from now, expected seconds since 1970 "
-                "(`ravelin firewall DOMAIN add … expire=+N` writes them)",
-                index,
-            )
-        try:
-            yield parse_text(line, now=now)
-        except RuleError as error:
-            raise WrongError(f"rule {index}: {error}", index) from None
+def rule(index: int, untrusted: object, now: int) -> Rule:
+    """Return rule ``index``; ``now`` is in seconds since the Unix epoch."""
+    if not isinstance(untrusted, str):
+        raise WrongError(f"rule {index}: {untrusted!r}, expected text")
+    if RELATIVE.search(untrusted):
+        raise WrongError(
+            f"rule {index}: expire=+N counts from now, expected seconds since 1970 "
+            "(`ravelin firewall DOMAIN add … expire=+N` writes them)"
+        )
+    try:
+        return parse_text(untrusted, now=now)
+    except RuleError as error:
+        raise WrongError(f"rule {index}: {error}") from None

@@ -209,3 +209,39 @@ def test_the_reference_page_names_every_key_and_word() -> None:
 
     assert [word for word in words if word not in page] == []
     assert [key for key in wanted if f"| `{key}` |" not in page] == []
+
+
+@pytest.mark.parametrize("depth", [9, 450, 480, *range(484, 500), 5000])
+@pytest.mark.parametrize("written", ["x = {}{}\n", "[domains.b]\nnetvm = {}{}\n"])
+def test_brackets_too_deep_are_a_mistake_like_others(depth: int, written: str) -> None:
+    text = "[domains.a]\n" + written.format("[" * depth, "1" + "]" * depth) + "[c]\n"
+
+    with pytest.raises(PolicyError) as caught:
+        domains(text)
+
+    place, what = str(caught.value).split(": ", 1)
+    assert place == f"home.toml:{text.count(chr(10), 0, text.index('=')) + 1}"
+    assert what.startswith("more than 8 tables or arrays within each other")
+
+
+def test_dotted_keys_too_deep_are_a_mistake_like_others() -> None:
+    with pytest.raises(PolicyError, match=r"home\.toml:2: more than 8 tables"):
+        domains("[domains.a]\n" + "b." * 5000 + "c = 1\n")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 5000, "1" + "0" * 19])
+def test_an_integer_of_any_length_is_a_mistake_like_others(number: str) -> None:
+    """Python neither reads nor writes more than 4300 digits."""
+    text = f"[domains.a]\nnetvm = [\n{number},\n]\n[domains.b]\n"
+
+    with pytest.raises(PolicyError, match=r"^home\.toml:3: an integer of more than 64"):
+        domains(text)
+
+
+def test_a_list_of_nothing_but_mistakes_names_some_of_them() -> None:
+    lines = ",\n".join(['"acept"'] * 1000)
+
+    with pytest.raises(PolicyError) as caught:
+        domains(f"[domains.a]\nfirewall = [\n{lines}\n]\n")
+
+    assert len(str(caught.value).splitlines()) == 10
