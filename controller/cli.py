@@ -40,9 +40,8 @@ def main(words: Sequence[str], *, start: Starter) -> int:
         return error.code if isinstance(error.code, int) else Exit.USAGE
     except policy.PolicyError as error:
         text, status = str(error), int(Exit.USAGE)
-    except NotRunningError:
-        text = "nothing is up; `ravelin up POLICY.toml` starts it"
-        status = Exit.NOT_ENFORCED
+    except NotRunningError as error:
+        text, status = _nothing_is_up(error.socket), Exit.NOT_ENFORCED
     except NotAllowedError:
         text, status = f"need root: sudo ravelin {shlex.join(words)}", Exit.NOT_ENFORCED
     except (ProtocolError, OSError) as error:
@@ -52,6 +51,16 @@ def main(words: Sequence[str], *, start: Starter) -> int:
         text, status = "stopped waiting; the daemon goes on", 128 + signal.SIGINT
     _say(text)
     return status
+
+
+def _nothing_is_up(socket: Path) -> str:
+    """Tell a daemon that was never started from one that has crashed."""
+    if not socket.exists():
+        return "nothing is up; `ravelin up POLICY.toml` starts it"
+    return (
+        "the daemon has ended without `ravelin down`, and nobody looks after what it "
+        "left; `ravelin up POLICY.toml` starts anew, `ravelin down` takes it away"
+    )
 
 
 def _say(text: str) -> None:

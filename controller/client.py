@@ -24,7 +24,11 @@ CHUNK = 65536  # bytes
 
 
 class NotRunningError(ConnectionError):
-    """No daemon listens."""
+    """No daemon listens on ``socket``, which a crash leaves behind."""
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(str(socket))
+        self.socket = socket
 
 
 class NotAllowedError(PermissionError):
@@ -41,7 +45,7 @@ def ask(path: Path, request: Request, tell: Callable[[str], None]) -> Answer | F
         try:
             daemon.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunningError(str(path)) from error
+            raise NotRunningError(path) from error
         except PermissionError as error:
             raise NotAllowedError(str(path)) from error
         daemon.sendall(encode(request))

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 CHUNK = 64
 HOLD_WITHIN = 10.0  # seconds from making a disposable to the start of its command
 LOOK_EVERY = 5.0  # seconds between two looks for domains that somebody ended
+LONGEST = 86400.0  # seconds; epoll_wait(2) takes no more than 24 days
 
 
 class Daemon:
@@ -120,7 +121,7 @@ class Daemon:
         expiry = self._next_expiry()
         if expiry is not None:
             waits.append(expiry - time.time())
-        return max(0.0, min(waits)) if waits else None
+        return max(0.0, min(*waits, LONGEST)) if waits else None
 
     def _next_expiry(self) -> int | None:
         deployment = self._handler.deployment

@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from controller.admin import Json
-from controller.table import coloured, table
+from controller.table import coloured, printable, table
 
 Row = Mapping[str, Json]
 Columns = Sequence[tuple[str, str]]
@@ -143,9 +143,10 @@ def changes(data: Json, *, colour: bool) -> list[str]:
         if seconds is not None:
             yield "~", f"rolled back in {seconds} s unless you give `ravelin confirm`"
 
+    shown = ((sign, printable(line)) for sign, line in lines())
     return [
         coloured(line, SIGNS[sign]) if colour and sign in SIGNS else line
-        for sign, line in lines()
+        for sign, line in shown
     ]
 
 

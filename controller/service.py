@@ -86,6 +86,8 @@ def sweep(runtime: Path) -> None:
     platform = Netns(runtime)
     platform.sweep()
     WaysOut(runtime, platform).sweep()
+    for socket_of_a_domain in (runtime / "db").glob("*.sock"):
+        socket_of_a_domain.unlink()
 
 
 def start(path: Path) -> None:

@@ -110,7 +110,7 @@ def routes(data: Json, *, colour: bool) -> list[str]:
     def lines() -> Iterator[str]:
         for route in rows(data, "routes"):
             verdict = cell(route, "verdict")
-            yield f"{cell(route, 'destination')}: {verdict}"
+            yield printable(f"{cell(route, 'destination')}: {verdict}")
             hops = rows(route, "hops")
             colours = [VERDICTS.get(cell(hop, "verdict"), "yellow") for hop in hops]
             yield from lined(HOPS, hops, colours if colour else None)

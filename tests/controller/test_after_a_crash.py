@@ -32,13 +32,16 @@ def test_a_socket_that_a_crash_left_is_not_a_daemon(
 
 @pytest.mark.parametrize("verb", ["down", "status"])
 def test_down_after_a_crash_has_a_daemon_sweep(
-    stale: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    stale: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
 ) -> None:
     started: list[Path] = []
 
     def ask(path: Path, _request: Request, _tell: object) -> Reply:
         if path not in started:
-            raise client.NotRunningError(str(path))
+            raise client.NotRunningError(path)
         return Answer({"changes": []})
 
     monkeypatch.setattr(cli, "ask", ask)
@@ -49,6 +52,7 @@ def test_down_after_a_crash_has_a_daemon_sweep(
         assert (status, started) == (Exit.OK, [stale])
     else:
         assert (status, started) == (Exit.NOT_ENFORCED, [])
+        assert "without `ravelin down`" in capsys.readouterr().err
 
 
 def test_down_of_nothing_starts_nothing(tmp_path: Path) -> None:

@@ -289,6 +289,17 @@ def test_the_log_is_a_table(ravelin: Ran) -> None:
     assert out.splitlines()[1] == "12:00:00  work    denied ?[31m"
 
 
+def test_what_was_asked_and_named_does_not_drive_the_terminal(ravelin: Ran) -> None:
+    route = {"destination": "\x1b[2J", "verdict": "unknown", "hops": []}
+    change = {"sign": "+", "domain": "work", "text": "\x1b[2J"}
+
+    _, explained, _ = ravelin("explain", "work", "x", reply=Answer({"routes": [route]}))
+    _, planned, _ = ravelin("plan", reply=Answer({"changes": [change]}))
+
+    assert explained.splitlines()[0] == "?[2J: unknown"
+    assert planned == "+ work: ?[2J\n"
+
+
 def test_run_exits_as_the_command_does(ravelin: Ran) -> None:
     def argv(script: str) -> Answer:
         return Answer({"argv": ["/bin/sh", "-c", script]})

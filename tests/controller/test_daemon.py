@@ -295,6 +295,20 @@ def test_a_rule_expires_at_its_time(house: House) -> None:
     assert f"expire={house.expire}" in house.file.read_text()
 
 
+def test_a_rule_that_expires_in_a_hundred_years_is_waited_for(house: House) -> None:
+    """No system call waits that long at a time."""
+    end = int(time.time()) + 100 * 365 * 86400
+    house.file.write_text(f'[domains.vault]\nfirewall = ["accept expire={end}"]\n')
+
+    def people() -> None:
+        house.up()
+        assert house.domains() == {"vault"}
+
+    house.live(people)
+
+    assert max(x for x in house.world.selector.patience if x is not None) > 3600.0
+
+
 def test_a_rule_expires_although_the_daemon_was_busy_at_its_time(
     house: House,
 ) -> None:

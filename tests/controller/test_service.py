@@ -5,6 +5,7 @@ import fcntl
 import os
 import select
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -150,6 +151,17 @@ def test_sweep_ends_what_is_below_its_directory_and_no_more(
         assert other.exists("theirs")
     finally:
         other.sweep()
+
+
+def test_sweep_takes_the_sockets_that_agents_asked_by(tmp_path: Path) -> None:
+    stale = tmp_path / "db" / "sys-net.sock"
+    stale.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(stale))
+
+    sweep(tmp_path)
+
+    assert list(stale.parent.iterdir()) == []
 
 
 def test_every_directory_has_its_own_numbers(tmp_path: Path) -> None:
