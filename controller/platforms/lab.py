@@ -52,6 +52,7 @@ DNSMASQ = (
 )
 QUESTION = bytes(4) + b"\0\1" + bytes(7) + b"\0\2\0\1"  # the name servers of "."
 PATIENCE = 5.0  # seconds
+LOG_LIMIT = 16 << 20  # bytes
 CERTIFIED = [f"DNS:{name}" for name in NAMES] + [f"IP:{each}" for each in SERVERS]
 OPENSSL = (
     *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
@@ -130,6 +131,12 @@ class Internet:
             if pid in namespaces.processes(self.net):
                 os.kill(pid, signal.SIGHUP)
                 self._ask()
+
+    def trim_log(self) -> None:
+        """Begin the log of questions anew once it is too long: clients write it."""
+        with suppress(OSError):  # it may not be there, or go at this moment
+            if self.questions.stat().st_size > LOG_LIMIT:
+                os.truncate(self.questions, 0)
 
     def down(self) -> None:
         """End and remove everything, whichever process made it."""

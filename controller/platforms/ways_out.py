@@ -74,6 +74,7 @@ class WaysOut:
 
     def look(self) -> None:
         """Start again what has ended of all that configures uplinks."""
+        self._internet.trim_log()
         try:
             self._nic.look(self._net)
         except OSError as error:

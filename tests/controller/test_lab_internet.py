@@ -15,6 +15,7 @@ from dns.rcode import NOERROR, NXDOMAIN, Rcode
 from controller import namespaces
 from controller.lab import hosts
 from controller.lab.addresses import FORBIDDEN, INTRANET, RESOLVERS, WEB, remote
+from controller.platforms import lab
 from controller.platforms.lab import Internet, Lab
 from controller.ports import PlatformError
 
@@ -49,7 +50,7 @@ def netvm(internet: Internet, runtime: Path) -> Iterator[Path]:
 
 def answers(netvm: Path, name: str, kind: str) -> tuple[Rcode, set[str]]:
     with namespaces.inside(netvm):
-        reply = udp(make_query(name, kind), str(RESOLVERS[0]), timeout=5)
+        reply = udp(make_query(name, kind), str(RESOLVERS[0]), timeout=20)
     return reply.rcode(), {str(each) for rrset in reply.answer for each in rrset}
 
 
@@ -57,7 +58,7 @@ def get(
     netvm: Path, server: Address, port: int, tls: ssl.SSLContext | None, path: str = "/"
 ) -> str:
     with namespaces.inside(netvm):
-        made = socket.create_connection((str(server), port), timeout=5)
+        made = socket.create_connection((str(server), port), timeout=20)
     with made, tls.wrap_socket(made, server_hostname=str(server)) if tls else made as s:
         s.sendall(f"GET {path} HTTP/1.1\r\nHost: here.example\r\n\r\n".encode())
         return s.makefile(newline="").read().partition("\r\n\r\n")[2]
@@ -127,7 +128,7 @@ def test_other_names_do_not_exist(netvm: Path, name: str) -> None:
 @pytest.mark.parametrize("resolver", RESOLVERS, ids=str)
 def test_the_resolver_has_both_families_and_tcp(netvm: Path, resolver: Address) -> None:
     with namespaces.inside(netvm):
-        reply = tcp(make_query("example.com", "A"), str(resolver), timeout=5)
+        reply = tcp(make_query("example.com", "A"), str(resolver), timeout=20)
     assert reply.answer
 
 
@@ -164,6 +165,24 @@ def test_every_question_is_on_record(internet: Internet, netvm: Path) -> None:
         "query[A] on-record.example.com from 192.0.2.2"
         in internet.questions.read_text()
     )
+
+
+def test_the_record_of_questions_does_not_grow_without_end(
+    internet: Internet, netvm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that asks and asks would fill the memory of /run."""
+    answers(netvm, "before.example.com", "A")
+    internet.trim_log()
+    assert "before.example.com" in internet.questions.read_text()
+
+    monkeypatch.setattr(lab, "LOG_LIMIT", 100)
+    internet.trim_log()
+    answers(netvm, "after.example.com", "A")
+
+    record = internet.questions.read_bytes()
+    assert b"query[A] after.example.com" in record
+    assert not any(word in record for word in (b"before.example.com", b"\0"))
+    Internet(netvm.parent / "none").trim_log()
 
 
 def test_the_first_ipv6_packet_of_a_netvm_is_answered(
