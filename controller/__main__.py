@@ -2,6 +2,7 @@
 """The command ``ravelin``, and what it starts of itself."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -34,11 +35,11 @@ def main(words: list[str]) -> int:
             return cli(words, start=_start)
 
 
-def _start(socket: Path) -> None:
+def _start(socket: Path, tell: Callable[[str], None]) -> None:
     # Only `up` needs the daemon, which takes 0.3 s to import.
     from controller.service import start  # noqa: PLC0415
 
-    start(socket)
+    start(socket, tell)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from controller.command import parse
 from controller.completion import completion
 from controller.table import printable
 
-Starter = Callable[[Path], None]
-"""Starts the daemon, and returns when it listens on the socket at the path."""
+Starter = Callable[[Path, Callable[[str], None]], None]
+"""Starts the daemon; returns when it listens at the path, and tells if it is slow."""
 
 
 def main(words: Sequence[str], *, start: Starter) -> int:
@@ -91,7 +91,7 @@ def _carried_out(asked: Namespace, start: Starter) -> int:
         crashed = asked.verb == "down" and socket.exists()
         if asked.verb != "up" and not crashed:
             raise
-        start(socket)
+        start(socket, tell)
         reply = ask(socket, request, tell)
     match reply:
         case Failure(exit_code, text):

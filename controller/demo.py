@@ -7,6 +7,7 @@ behind a tunnel it shows whom sites see; behind Tor there is nothing else to try
 """
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from controller import client, shown
 from controller.addresses import DNS4, DNS6
@@ -30,6 +33,7 @@ from controller.table import table
 PROBE = Path(__file__).parent / "lab" / "probe.py"
 SEEN = Path(__file__).parent / "lab" / "seen.py"
 PATIENCE = 90  # seconds for all attempts of one domain
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write("usage: ravelin demo POLICY.toml\n")
         return Exit.USAGE
     began = time.monotonic()
+    for number in ENDING:
+        signal.signal(number, _leave)
     with tempfile.TemporaryDirectory(prefix="ravelin-demo-", dir="/run") as directory:
         runtime = Path(directory)
         try:
@@ -70,13 +76,17 @@ def main(words: Sequence[str]) -> int:
     return Exit.DIFFERS if differences else Exit.OK
 
 
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def _show(policy: Path, runtime: Path) -> int:
     # A copy, because `ravelin firewall` and `prefs` write into the file.
     copy = runtime / "policy.toml"
     copy.write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
     _say(f"bringing up {policy.name}, with an internet of its own")
     # A daemon begins by taking away what it finds, and a provider would be among it.
-    start(runtime / ADMIN)
+    start(runtime / ADMIN, _say)
     try:
         sites = Provider(Internet(runtime), _say).furnish(copy)
     except PlatformError as error:
@@ -108,6 +118,8 @@ def _show(policy: Path, runtime: Path) -> int:
 
 def _end(runtime: Path) -> None:
     """Take everything down, through the daemon if it still listens."""
+    for number in ENDING:  # who is impatient would leave half of it
+        signal.signal(number, lambda *_: None)
     with suppress(client.NotRunningError, OSError):
         client.ask(runtime / ADMIN, Request("down"), _say)
     sweep(runtime)

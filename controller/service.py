@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 from selectors import DefaultSelector
 
 from controller.admin_server import CREDENTIALS
+from controller.client import PATIENCE
 from controller.daemon import Daemon
 from controller.databases import Databases
 from controller.deploy import Deployment
@@ -29,7 +31,7 @@ from controller.watch import Watch
 
 STATE = Path("/var/lib/ravelin")
 ADMIN = "admin.sock"
-START_WITHIN = 10.0  # seconds
+START_WITHIN = 120.0  # seconds; after a crash there may be much to take away
 LOOK_EVERY = 0.02
 ANOTHER = 4  # exit status: another daemon serves this directory
 
@@ -90,10 +92,11 @@ def sweep(runtime: Path) -> None:
         socket_of_a_domain.unlink()
 
 
-def start(path: Path) -> None:
+def start(path: Path, tell: Callable[[str], None]) -> None:
     """Start the daemon whose admin socket this is; return when it listens.
 
-    OSError with its last words if it does not come up.
+    What takes longer than `PATIENCE` is told.  OSError with its last words if it
+    does not come up.
     """
     runtime = path.parent
     runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,9 +111,13 @@ def start(path: Path) -> None:
             start_new_session=True,
             cwd="/",
         )
-    deadline = time.monotonic() + START_WITHIN
+    begun, patient = time.monotonic(), True
     while not listens(path):
-        late = time.monotonic() > deadline
+        waited = time.monotonic() - begun
+        if patient and waited > PATIENCE:
+            tell("starting the daemon, which takes away what an earlier one left")
+            patient = False
+        late = waited > START_WITHIN
         if late or daemon.poll() not in (None, ANOTHER):
             daemon.kill()
             daemon.wait()

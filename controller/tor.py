@@ -44,6 +44,7 @@ def _new_identity(deployment: Deployment, name: str) -> Work:
         return found
     client, gateway = found
     path = f"{IDENTITY}{client.ip4}"
+    yield f"asking {gateway.name}"
     serial = _ask(deployment, gateway.name, path, "")
     yield Until(
         f"{gateway.name} to give {client.name} other circuits",
@@ -67,6 +68,7 @@ def _circuits(deployment: Deployment, name: str | None, *, addresses: bool) -> W
         if why := _not_up(deployment, gateway):
             return why
         more = ADDRESSES if addresses else ""
+        yield f"asking {gateway.name}"
         serial = _ask(deployment, gateway.name, CIRCUITS, more)
         yield Until(
             f"{gateway.name} to name its circuits",

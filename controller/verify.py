@@ -82,6 +82,7 @@ class Verifier:
         scene, packets = self.scene(), tuple(_packets(domains.named(source), routes))
         if scene is None or not packets:
             return Answer(data)
+        yield "asking the kernels"
         ticket = self.prover.ask(Walk(scene, source, packets))
         yield Until("the prover", ticket.done, LIMIT + LIMIT)
         return Answer(beside(data, ticket, domains.path(source)))

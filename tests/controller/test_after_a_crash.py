@@ -46,7 +46,9 @@ def test_down_after_a_crash_has_a_daemon_sweep(
 
     monkeypatch.setattr(cli, "ask", ask)
 
-    status = cli.main(["--socket", str(stale), verb], start=started.append)
+    status = cli.main(
+        ["--socket", str(stale), verb], start=lambda path, _: started.append(path)
+    )
 
     if verb == "down":
         assert (status, started) == (Exit.OK, [stale])
@@ -58,6 +60,9 @@ def test_down_after_a_crash_has_a_daemon_sweep(
 def test_down_of_nothing_starts_nothing(tmp_path: Path) -> None:
     started: list[Path] = []
 
-    status = cli.main(["--socket", str(tmp_path / "s"), "down"], start=started.append)
+    status = cli.main(
+        ["--socket", str(tmp_path / "s"), "down"],
+        start=lambda path, _: started.append(path),
+    )
 
     assert (status, started) == (Exit.NOT_ENFORCED, [])

@@ -32,7 +32,7 @@ from controller.traffic import Traffic
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "home.toml"
 HOME = read(EXAMPLE.read_text(), file="home.toml", qids={}, now=1000)
-DEADLINE = 10  # seconds
+DEADLINE = 20  # seconds
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ def ravelin(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Ran:
             if not daemon.path.exists():
                 daemon.start(daemon.path)
         arguments = ["--socket", str(daemon.path), *words]
-        status = cli.main(arguments, start=daemon.start)
+        status = cli.main(arguments, start=lambda path, _: daemon.start(path))
         heard = capsys.readouterr()
         return status, heard.out, heard.err
 

@@ -19,7 +19,7 @@ from controller.output import rows
 from controller.personality import Personality
 from controller.ports import PlatformError
 from controller.prover import Ticket
-from controller.steps import Reply
+from controller.steps import Reply, Until
 from controller.tasks import Task, Verify, Walk
 from controller.trial import Trial
 from controller.verify import beside
@@ -377,6 +377,15 @@ def test_explain_puts_the_kernels_beside_the_policy(
     (task,) = desk.prover.tasks
     assert isinstance(task, Walk)
     assert [str(p.source) for p in task.packets] == [WORK]
+
+
+def test_who_asks_for_an_explanation_hears_what_is_waited_for(desk: Desk) -> None:
+    desk.up()
+
+    work = desk.handler.handle(Request("explain", ROUTE))
+
+    assert next(work) == "asking the kernels"
+    assert isinstance(next(work), Until)
 
 
 def test_what_a_tunnel_takes_has_left() -> None:

@@ -21,7 +21,6 @@ from controller.service import (
     ANOTHER,
     serve,
     served_by,
-    start,
     state_beside,
     sweep,
 )
@@ -31,7 +30,7 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.filterwarnings("ignore:subprocess .* is still running"),
 ]
-DEADLINE = 10.0
+DEADLINE = 20.0
 
 NOTHING = Answer({"domains": [], "proof": None, "confirm": None})
 
@@ -49,6 +48,13 @@ def ended(runtime: Path) -> None:
     """Wait until no daemon has the lock."""
     with (runtime / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def start(path: Path) -> list[str]:
+    """Start the daemon; return what was told meanwhile."""
+    told: list[str] = []
+    service.start(path, told.append)
+    return told
 
 
 def status(runtime: Path) -> object:
@@ -123,6 +129,16 @@ def test_a_daemon_that_cannot_start_says_why(runtime: Path) -> None:
     (runtime / "state" / "numbers.json").unlink()
     start(runtime / ADMIN)
     assert status(runtime) == NOTHING
+
+
+def test_a_daemon_that_is_slow_to_start_is_told_of(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PATIENCE", 0.0)
+
+    (said,) = start(runtime / ADMIN)
+
+    assert said.startswith("starting the daemon")
 
 
 def test_a_daemon_that_never_listens_is_ended(

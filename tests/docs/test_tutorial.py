@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kernel
 
 PAGE = ROOT / "docs/tutorial/first-firewall.md"
 PROGRESS = re.compile(
-    r"ravelin: (starting|stopping|linking|unlinking|judging|comparing) .*"
+    r"ravelin: (starting|stopping|linking|unlinking|judging|comparing|asking) .*"
 )
 DEADLINE = 60  # seconds for one command
 

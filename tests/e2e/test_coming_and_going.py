@@ -33,7 +33,7 @@ FOREIGN = """table inet foreign {
 
 def files(machine: Machine) -> list[Path]:
     """Everything in the runtime directory, but empty directories and logs."""
-    found = (path for path in machine.runtime.rglob("*") if path.is_file())
+    found = (path for path in machine.runtime.rglob("*") if not path.is_dir())
     kept = {"daemon.log", "lock", "log", "state"}
     return [p for p in found if p.relative_to(machine.runtime).parts[0] not in kept]
 
