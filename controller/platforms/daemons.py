@@ -16,6 +16,7 @@ directory.
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +93,12 @@ class Daemons:
         if not start.keeps:
             shutil.rmtree(place, ignore_errors=True)
         self._made(place, start.uid, start.uid, 0o700)
-        for directory, folders, files in os.walk(place):
+        # By descriptors: what the last one left running may put a link in the way.
+        for _, folders, files, here in os.fwalk(place):
             for name in (*folders, *files):
-                os.lchown(Path(directory, name), start.uid, start.uid)
+                with suppress(FileNotFoundError):
+                    uid = start.uid
+                    os.chown(name, uid, uid, dir_fd=here, follow_symlinks=False)
         return place
 
     def _made(self, place: Path, uid: int, gid: int, mode: int) -> Path:

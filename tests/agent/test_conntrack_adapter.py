@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tracked")]
 CLIENT4, OTHER4, SERVER4 = (IPv4Address(f"10.137.0.{n}") for n in (5, 6, 7))
 CLIENT6, OTHER6, SERVER6 = (IPv6Address(f"fd09::{n}") for n in (5, 6, 7))
 ADDRESSES6 = (CLIENT6, OTHER6, SERVER6)
-PATIENCE = 10.0  # seconds
+PATIENCE = 20.0  # seconds
 BOTH = pytest.mark.parametrize(
     ("client", "other", "server"),
     [(CLIENT4, OTHER4, SERVER4), (CLIENT6, OTHER6, SERVER6)],

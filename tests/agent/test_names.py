@@ -24,7 +24,7 @@ from agent.record import Record
 from rules.model import Address
 
 ONE, TWO = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
-DEADLINE = 10.0  # seconds; only a failing test waits that long
+DEADLINE = 20.0  # seconds; only a failing test waits that long
 
 
 @dataclass

@@ -54,7 +54,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def db(listener: socket.socket) -> Iterator[QubesDb]:
-    with closing(QubesDb(listener.getsockname(), timeout=5)) as made:
+    with closing(QubesDb(listener.getsockname(), timeout=20)) as made:
         made.connect()
         yield made
 

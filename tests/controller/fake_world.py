@@ -33,7 +33,7 @@ from controller.tasks import Task
 from rules.model import Policy
 from rules.parse import parse_text
 
-DEADLINE = 10.0  # seconds
+DEADLINE = 20.0  # seconds
 RULES, VIFS = "/qubes-firewall/", "/ravelin/vif/"
 
 

@@ -28,7 +28,7 @@ from controller.admin import (
     encode,
 )
 
-DEADLINE = 10  # seconds
+DEADLINE = 20  # seconds
 
 REQUESTS = [
     Request("up", {"policy": "/etc/ravelin/home.toml"}),

@@ -96,7 +96,7 @@ def test_udp_is_answered_with_the_senders_address(
     with namespaces.inside(netvm):
         asking = socket.socket(family, socket.SOCK_DGRAM)
     with asking:
-        asking.settimeout(5)
+        asking.settimeout(20)
         asking.connect((str(server), port))
         asking.send(b"payload")
         address, own = asking.getsockname()[:2]

@@ -46,7 +46,7 @@ def ended(process: subprocess.Popen[bytes]) -> int:
     for stream in (process.stdin, process.stdout):
         assert stream is not None
         stream.close()
-    return process.wait(5)
+    return process.wait(20)
 
 
 def here() -> int:
@@ -71,7 +71,7 @@ def test_inside_moves_no_other_thread(net: Path) -> None:
     go, done = threading.Event(), threading.Event()
 
     def look() -> None:
-        go.wait(5)
+        go.wait(20)
         seen.append(here())
         done.set()
 
@@ -79,7 +79,7 @@ def test_inside_moves_no_other_thread(net: Path) -> None:
     watcher.start()
     with namespaces.inside(net):
         go.set()
-        assert done.wait(5)
+        assert done.wait(20)
     watcher.join()
     assert seen == [home]
 

@@ -24,7 +24,7 @@ from agent.qubesdb_wire import Decoder, Kind, Message, WireError, encode
 from controller.qubesdb_server import DEFAULT_LIMITS, Limits, QubesDbServer
 from controller.qubesdb_store import Store
 
-DEADLINE = 10.0
+DEADLINE = 20.0
 RULE = b"action=accept dst4=192.0.2.0/24 proto=tcp dstports=443-443"
 
 

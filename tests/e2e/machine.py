@@ -36,7 +36,8 @@ RAVELIN = str(ROOT / "bin" / "ravelin")
 HOME = (ROOT / "examples" / "home.toml").read_text()
 RUNTIME = Path("/run/rv")
 MARK = "RAVELIN_TEST"  # in the environment of all that a machine starts
-PATIENCE = 10.0  # seconds; only a failing test waits that long
+PATIENCE = 20.0  # seconds; only a failing test waits that long
+ANSWER = 5.0  # seconds for one answer; where none must come, a test waits that long
 
 WEB4, WEB6 = "198.51.100.80", "2001:db8:80::80"
 FORBIDDEN4, FORBIDDEN6 = "198.51.100.81", "2001:db8:80::81"
@@ -112,12 +113,12 @@ class Machine:
         """Fetch a page in a domain, with the certificate of the lab."""
         trusted = self._directory / "certificate.pem"
         trusted.write_bytes(self.internet.certificate.read_bytes())
-        words = ("--silent", "--show-error", "--max-time", "5", "--cacert")
+        words = ("--silent", "--show-error", "--max-time", "20", "--cacert")
         return self.run(domain, "curl", *words, str(trusted), url)
 
     def curl_plain(self, domain: str, url: str) -> Done:
         """Fetch a page in a domain, with no certificate."""
-        return self.run(domain, "curl", "--silent", "--max-time", "5", url)
+        return self.run(domain, "curl", "--silent", "--max-time", "20", url)
 
     def crash(self) -> list[int]:
         """Kill the daemon; return the agents, which end with it."""
@@ -154,7 +155,7 @@ class Machine:
     def stream(self, domain: str, address: str = WEB4) -> "Stream":
         """Open a connection to the echo of the lab, until `hang_up`."""
         with namespaces.inside(self.net(domain)):
-            opened = socket.create_connection((address, ECHO), timeout=5)
+            opened = socket.create_connection((address, ECHO), timeout=PATIENCE)
         self._streams.append(Stream(opened))
         return self._streams[-1]
 
@@ -167,7 +168,7 @@ class Machine:
         """Return the IPv4 addresses that a domain is told, none if not in time."""
         question = dns.message.make_query(name, "A")
         with namespaces.inside(self.net(domain)), suppress(dns.exception.Timeout):
-            reply = dns.query.udp(question, server, timeout=1)
+            reply = dns.query.udp(question, server, timeout=ANSWER)
             return {str(each) for found in reply.answer for each in found}
         return set()
 
@@ -249,7 +250,7 @@ class Stream:
 
     def lives(self) -> bool:
         """Say whether an echo comes back."""
-        self._socket.settimeout(2)
+        self._socket.settimeout(ANSWER)
         try:
             self._socket.sendall(b"x")
             return self._socket.recv(1) == b"x"

@@ -307,7 +307,7 @@ def test_flows_end_at_the_daemon_if_the_rules_say_so(
     daemon = Listener(rig, "gateway", socket.SOCK_STREAM, ("10.137.0.9", 9100))
     daemon.socket.listen(1)
     with namespaces.inside(rig.net("client")), socket.socket() as client:
-        client.settimeout(5)
+        client.settimeout(20)
         try:
             client.connect((BEYOND, 443))
             accepted, sender = daemon.socket.accept()
@@ -352,7 +352,7 @@ def test_socks_is_spoken_at_one_port_of_the_gateway(
     for each in listening.values():
         each.socket.listen(1)
     with namespaces.inside(rig.net("client")):
-        socket.create_connection(to, timeout=5).close()
+        socket.create_connection(to, timeout=20).close()
     found = []
     for name, each in listening.items():
         with suppress(BlockingIOError):
@@ -377,7 +377,7 @@ def test_what_is_too_short_for_a_question_does_not_reach_the_daemon(
     ):
         client.connect(("9.9.9.9", 53))
         client.send(bytes(12))
-        daemon.socket.settimeout(5)
+        daemon.socket.settimeout(20)
         daemon.socket.recv(64)
         daemon.socket.settimeout(0)
         client.send(bytes(size))
@@ -419,10 +419,10 @@ def test_segments_fit_the_tunnel_in_both_directions(rig: Rig) -> None:
     """X7: the client and the server are each told of 1240 bytes."""
     rig.load(OPEN, FACTS)
     server = Listener(rig, "far", socket.SOCK_STREAM, (BEYOND, 80))
-    server.socket.settimeout(10)
+    server.socket.settimeout(20)
     server.socket.listen(1)
     with namespaces.inside(rig.net("client")), socket.socket() as client:
-        client.settimeout(10)
+        client.settimeout(20)
         client.connect((BEYOND, 80))
         accepted, _ = server.socket.accept()
         with accepted:

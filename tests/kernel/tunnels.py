@@ -26,7 +26,7 @@ _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x1001
 _BATCH = 200
-_PATIENCE = 10.0
+_PATIENCE = 20.0
 """Seconds until a packet that should come out counts as lost."""
 
 LINKS = """

@@ -20,7 +20,7 @@ from controller import namespaces
 from tests.lab import ends
 from tests.lab.ends import Kind
 
-PATIENCE = 10.0  # seconds for an end to report
+PATIENCE = 30.0  # seconds for an end to report
 
 Address = IPv4Address | IPv6Address
 

@@ -15,7 +15,7 @@ from vpn.probe import AGAIN, Probe
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("net")]
 
 FIRST, SECOND = ip_address("192.0.2.53"), ip_address("192.0.2.54")
-PATIENCE = 10.0  # seconds; only a failing test waits that long
+PATIENCE = 20.0  # seconds; only a failing test waits that long
 
 
 class Clock:

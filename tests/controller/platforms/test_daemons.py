@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An agent and its daemon meet; each has its own user, view and rights."""
 
+import os
 import selectors
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.platforms import netns
+from controller.platforms.daemons import Daemons
 from controller.platforms.netns import Netns
 from controller.platforms.processes import Agent
 from controller.ports import AgentStart, DaemonStart
@@ -151,3 +154,42 @@ def test_nothing_of_it_is_left_but_what_is_kept(
     left = [x for x in (tmp_path / "run").rglob("*") if "sys-tor" in x.parts]
     assert left == []
     assert (tmp_path / "state" / "domains" / "sys-tor" / "tor" / "0").exists()
+
+
+def test_a_daemon_cannot_have_a_file_outside_by_a_link(tmp_path: Path) -> None:
+    """What it left running exchanges a directory for a link while it starts again."""
+    daemons = Daemons(tmp_path / "run", tmp_path / "state")
+    start = DaemonStart("sys-tor", "tor", DAEMON, AGENT, keeps=True)
+    place = daemons._state(start)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for directory in (outside, place / "a", place / "a" / "b"):
+        directory.mkdir(exist_ok=True)
+    names = [str(number) for number in range(200)]
+    for name in names:
+        (outside / name).touch()
+        (place / "a" / "b" / name).touch()
+    (place / "link").symlink_to(outside)
+    over = threading.Event()
+
+    def exchange() -> None:
+        a, b, link, spare = (place / x for x in ("a", "a/b", "link", "spare"))
+        while not over.is_set():
+            b.rename(spare)
+            link.rename(b)
+            b.rename(link)
+            spare.rename(b)
+        assert a.exists()
+
+    running = threading.Thread(target=exchange)
+    running.start()
+    try:
+        for _ in range(100):
+            daemons._state(start)
+    finally:
+        over.set()
+        running.join()
+
+    assert {(outside / name).stat().st_uid for name in names} == {os.getuid()}
+    daemons._state(start)
+    assert {(place / "a" / "b" / n).stat().st_uid for n in names} == {DAEMON}

@@ -13,7 +13,7 @@ from controller.platforms.host_changes import HostChanges
 
 pytestmark = pytest.mark.kernel
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_the_netvm_reaches_the_internet_as_the_host(shared: World) -> None:
         icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     with icmp:
         assert shared.reaches(shared.netvm(), WEB)
-        icmp.settimeout(5)
+        icmp.settimeout(20)
         _, (source, _) = icmp.recvfrom(2048)
     assert source == HOST
 

@@ -248,7 +248,7 @@ def test_stopping_ends_every_process_inside(platform: Netns) -> None:
     platform.start("work")
     process = namespaces.spawn(["sleep", "600"], net=platform.net("work"))
     platform.stop("work")
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(20) == -signal.SIGKILL
 
 
 def test_a_later_controller_finds_and_sweeps_all_but_the_other_ones(
@@ -326,7 +326,7 @@ def qubesdb(runtime: Path) -> Iterator[socket.socket]:
         server.bind(str(runtime / "qubesdb"))
         os.chown(runtime / "qubesdb", UID, UID)
         server.listen()
-        server.settimeout(10)
+        server.settimeout(20)
         yield server
 
 
