@@ -21,6 +21,7 @@ LONGEST_DELAY = 10.0
 HEALTHY_AFTER = 30.0  # seconds of being ready that make earlier failures forgotten
 START_LIMIT = 30.0  # seconds until READY=1
 WATCHDOG = 10.0  # seconds between two WATCHDOG=1 of an agent that is ready
+TRIM_EVERY = 5.0  # seconds between two looks at the log of a process that is mute
 STOP_LIMIT = 2.0  # seconds from SIGTERM to SIGKILL, and after it
 MAX_DATAGRAM = 4096  # bytes
 
@@ -98,7 +99,7 @@ class Supervisor:
         )
 
     def tick(self) -> None:
-        """Do what is due: start agents again, kill those that are silent."""
+        """Do what is due: start again, kill who is silent, keep logs within bounds."""
         for agent in self._agents.values():
             if agent.deadline <= self._clock():
                 agent.expire()
@@ -137,7 +138,7 @@ class _Agent:
         self._selector.register(process.pidfd, EVENT_READ, self._ended)
         if process.notify is None:  # it is well as long as it runs
             self._is_ready()
-            self.deadline = math.inf
+            self.deadline = self._clock() + TRIM_EVERY
         else:
             self.deadline = self._clock() + START_LIMIT
             self._selector.register(process.notify, EVENT_READ, self._hear)
@@ -145,6 +146,9 @@ class _Agent:
     def expire(self) -> None:
         if self._process is None:
             self.start()
+        elif self._process.notify is None:  # no word of it reminds us
+            self._process.trim_log()
+            self.deadline = self._clock() + TRIM_EVERY
         else:
             self._verdict = f"no sign of life while {self.condition.phase.value}"
             self._process.kill(signal.SIGKILL)

@@ -25,9 +25,10 @@ from controller.supervise import (
 class FakeProcess:
     """A process whose end is a closed pipe, and that obeys some signals."""
 
-    def __init__(self, obeys: set[int]) -> None:
+    def __init__(self, obeys: set[int], *, mute: bool) -> None:
         self.pidfd, self._alive = os.pipe()
-        self.notify, self.mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.ear, self.mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify = None if mute else self.ear
         self._obeys = obeys
         self.signals: list[int] = []
         self.trimmed = 0
@@ -53,7 +54,7 @@ class FakeProcess:
     def finish(self) -> str:
         self.end()
         os.close(self.pidfd)
-        self.notify.close()
+        self.ear.close()
         self.mouth.close()
         self.finished = True
         return "exit code 1: ValueError: what it said last"
@@ -67,6 +68,7 @@ class World:
     now: float = 100.0
     obeys: set[int] = field(default_factory=lambda: {signal.SIGTERM, signal.SIGKILL})
     refuse: str = ""
+    mute: bool = False
     started: list[FakeProcess] = field(default_factory=list)
     supervisor: Supervisor = field(init=False)
 
@@ -76,7 +78,7 @@ class World:
     def launch(self) -> FakeProcess:
         if self.refuse:
             raise OSError(self.refuse)
-        self.started.append(FakeProcess(self.obeys))
+        self.started.append(FakeProcess(self.obeys, mute=self.mute))
         return self.started[-1]
 
     def add(self, name: str = "sys-net") -> FakeProcess:
@@ -221,6 +223,20 @@ def test_a_sign_of_life_moves_the_deadline_and_trims_the_log(world: World) -> No
     world.turn()
     assert world.supervisor.next_deadline() == world.now + WATCHDOG
     assert agent.trimmed == 2
+
+
+def test_the_log_of_a_daemon_that_says_nothing_is_trimmed_too(world: World) -> None:
+    """What its clients do can be written there, line by line, as long as it runs."""
+    world.mute = True
+    daemon = world.add("sys-tor/tor")
+    assert world.condition("sys-tor/tor").phase is Phase.READY
+
+    for _ in range(3):
+        world.wait()
+
+    assert daemon.trimmed == 3
+    assert daemon.signals == []
+    assert world.started == [daemon]
 
 
 def test_a_launch_that_is_refused_counts_as_a_failure(world: World) -> None:
