@@ -13,7 +13,7 @@ from pathlib import Path
 from controller import namespaces
 from controller.confine import Confinement, launch, rights_of_a_dhcp_client
 from controller.platforms.netns import RESOLV, RESOLV_CONF, ROOT, Netns
-from controller.platforms.processes import open_log
+from controller.platforms.processes import open_log, trim
 from controller.view import View
 
 UID = 61184  # the first of systemd.exec(5)'s transient users; agents come later
@@ -45,7 +45,7 @@ class Dhcp:
     def configure(self, domain: str, name: str) -> tuple[str, ...]:
         """Have a client for the card ``name`` in a domain; return what to know.
 
-        One that is there already stays.
+        One that is there already stays, and its log within bounds.
         """
         self._clients = [pid for pid in self._clients if not _ended(pid)]
         program = _client()
@@ -54,14 +54,16 @@ class Dhcp:
         event = str(ROOT / "bin" / "dhcp-event")
         argv = (*program, *OPTIONS, f"--interface={name}", f"--script={event}")
         net = self._platform.net(domain)
+        log = self._platform.log(f"{domain}.dhcp")
         if any(_runs(pid, argv) for pid in namespaces.processes(net)):
+            trim(log)
             return ()
         resolv = self._platform.resolv(domain)
         resolv.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.chown(resolv, UID, UID)
         view = View(domain, let_in={RESOLV: resolv}, resolv_conf=RESOLV_CONF)
         confinement = Confinement(net, view, rights_of_a_dhcp_client(UID))
-        with open_log(self._platform.log(f"{domain}.dhcp")) as output:
+        with open_log(log) as output:
             pid = launch(confinement, argv, env={"PATH": PROGRAMS}, output=output)
         self._clients.append(pid)
         return ()

@@ -28,12 +28,8 @@ class Agent:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def trim_log(self) -> None:
-        """Move the log aside once it is too long; the agent writes on at the start."""
-        with suppress(OSError):  # a full disk, which must not end the controller
-            if self.log.stat().st_size > LOG_LIMIT:
-                before = self.log.with_suffix(".log.1")
-                before.write_bytes(self.log.read_bytes()[-LOG_LIMIT:])
-                os.truncate(self.log, 0)
+        """Keep its log within bounds."""
+        trim(self.log)
 
     def finish(self) -> str:
         """Let go of a process that ended; return why it ended, for people."""
@@ -53,6 +49,15 @@ class Agent:
         return "".join(
             c if c.isascii() and c.isprintable() else "?" for c in untrusted_last
         )
+
+
+def trim(log: Path) -> None:
+    """Move a log aside once it is too long; who writes it goes on at its start."""
+    with suppress(OSError):  # a full disk, which must not end the controller
+        if log.stat().st_size > LOG_LIMIT:
+            before = log.with_suffix(".log.1")
+            before.write_bytes(log.read_bytes()[-LOG_LIMIT:])
+            os.truncate(log, 0)
 
 
 @contextmanager

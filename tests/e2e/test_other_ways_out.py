@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 from controller import namespaces
+from controller.platforms.processes import LOG_LIMIT
 from controller.syscalls import MS_BIND, mount
 from tests.e2e.machine import (
     HTTP,
+    RUNTIME,
     VIRTUAL4,
     Machine,
     command_line,
@@ -204,6 +206,20 @@ def test_a_dhcp_client_that_dies_is_started_again(with_card: Machine) -> None:
 
     assert until(lambda: dhcp_clients(with_card) - {client}, within=30)
     assert until(lambda: with_card.reaches("work", LAN.format(1)), within=30)
+
+
+def test_the_log_of_a_dhcp_client_does_not_grow_without_end(
+    with_card: Machine,
+) -> None:
+    """A server that it does not understand makes it write a line each time."""
+    with_card.up()
+    log = RUNTIME / "log" / "sys-net.dhcp.log"
+    with log.open("ab") as output:
+        output.write(b"x" * (LOG_LIMIT + 1))
+
+    until(lambda: log.stat().st_size <= LOG_LIMIT, within=30)
+
+    assert dhcp_clients(with_card)
 
 
 def test_an_apply_that_names_no_card_of_this_machine_stops_nothing(
