@@ -26,8 +26,10 @@ PROGRAM = "wireguard-go"
 NUMBERS = (31, 32)  # of the servers' addresses
 INNER = 64  # the same tunnel wherever it ends
 PATIENCE = 20.0  # seconds for an answer of wireguard-go
+# A namespace that ends meanwhile takes its mount away by itself.
 START = (
     "findmnt --raw --noheadings --output TARGET --types nsfs | xargs -r umount --lazy"
+    ' || [ -z "$(findmnt --noheadings --types nsfs)" ]'
     f" && mount -t tmpfs none /run && exec {PROGRAM} {DEVICE}"
 )
 

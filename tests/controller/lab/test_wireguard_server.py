@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab's WireGuard servers, with a wireguard-go that has read their profile."""
 
+import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from ipaddress import ip_interface
@@ -149,3 +150,22 @@ def test_a_profile_for_both_has_a_peer_for_each(
         "Endpoint = 203.0.113.31:51820",
         "Endpoint = 203.0.113.32:51820",
     ]
+
+
+def test_a_server_starts_while_namespaces_of_others_end(
+    servers: tuple[WireGuardServer, WireGuardServer], tmp_path: Path
+) -> None:
+    """Their mounts are gone between being listed and being taken away."""
+    others = [tmp_path / str(number) for number in range(100)]
+    for other in others:
+        namespaces.create(other)
+    for server in servers:
+        server.kill()
+
+    ending = threading.Thread(target=lambda: [*map(namespaces.remove, others)])
+    ending.start()
+    for server in servers:
+        server.start()
+    ending.join()
+
+    assert [len(server.host.pids("wireguard-go")) for server in servers] == [1, 1]
