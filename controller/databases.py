@@ -127,10 +127,16 @@ class Databases:
         return {a: why for a, why in database.errors.items() if a in known}
 
     def resolved(self) -> Iterator[tuple[str, str]]:
-        """Yield names and the agents' words for their addresses, untrusted."""
+        """Yield names and the agents' words for their addresses, untrusted.
+
+        An agent is asked about names in the rules of its own clients alone.
+        """
         for database in self._open.values():
+            known = _clients(database.contents)
             for path, text in database.names.items():
-                yield path.rpartition("/")[2], text
+                client, _, host = path.partition("/")
+                if client in known:
+                    yield host, text
 
     def report(self, name: str) -> Mapping[str, str]:
         """Return what the personality reports, untrusted printable words by key."""

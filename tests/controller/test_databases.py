@@ -108,15 +108,24 @@ def test_names_are_known_for_each_client_and_never_cut_short(
     many = " ".join(f"192.0.2.{n}" for n in range(200))
     assert len(many) < MAX_VALUE
     databases._heard("fw", f"/dns/{WORK}/www.example.com", many.encode())
-    databases._heard("fw", "/dns/10.137.0.6/www.example.com", b"198.51.100.1")
-    databases._heard("fw", "/dns/10.137.0.6/other.example.com", b"not an address")
+    databases._heard("fw", f"/dns/{WORK}/other.example.com", b"not an address")
 
-    assert len(said.names(databases)["www.example.com"]) == 201
+    assert len(said.names(databases)["www.example.com"]) == 200
     assert "other.example.com" not in said.names(databases)
 
     databases._heard("fw", f"/dns/{WORK}/", None)
-    found = said.names(databases)["www.example.com"]
-    assert {str(address) for address in found} == {"198.51.100.1"}
+    assert said.names(databases) == {}
+
+
+def test_an_agent_says_nothing_of_names_in_the_rules_of_others(
+    databases: Databases,
+) -> None:
+    """It would mislead what is said of domains that it has no part in."""
+    databases._heard("fw", "/dns/10.137.0.99/www.example.com", b"198.51.100.1")
+    databases._heard("fw", f"/dns/{WORK}/www.example.com", b"192.0.2.1")
+
+    (found,) = said.names(databases)["www.example.com"]
+    assert str(found) == "192.0.2.1"
 
 
 @pytest.mark.parametrize(
