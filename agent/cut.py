@@ -18,8 +18,11 @@ from rules.facts import Client, Facts
 from rules.flows import BY_RULES, NAMING, SERVING, Allowed
 from rules.ground import Ground, only_loosens
 from rules.model import Address
+from rules.redirects import CONTROL
 
 log = logging.getLogger(__name__)
+
+TCP = 6  # IANA number
 
 
 @dataclass(slots=True)
@@ -58,12 +61,14 @@ class Cutter:
         same = before is not None and before.clients is clients
         if before is None or not same or before.redirects != facts.redirects:
             self._known = frozenset(a for c in clients for a in c.addresses)
-            self._flush(_left(before, facts) if before else ())
+            if before is not None:
+                self._flush(set(before.clients) - set(clients))
+                self._end(_moved(before, facts), facts)
             for gone in self._judged.keys() - self._known:
                 del self._judged[gone]
         concerned = self._known.intersection(changed)
         if SERVING in lost or _ways(before) - _ways(facts):
-            self._flush(facts.clients)
+            self._end(facts.clients, facts)
         elif before is None or before.dns != facts.dns or NAMING in lost:
             self._judge(self._known, facts, programs)
         else:
@@ -83,6 +88,18 @@ class Cutter:
         if addresses:
             self.conntrack.flush(*addresses)
         return frozenset(addresses)
+
+    def _end(self, clients: Iterable[Client], facts: Facts) -> None:
+        """Cut their flows, but those that the agent itself answers (`CONTROL`).
+
+        One of these may have asked for all others to be cut.
+        """
+        asking = {client for client in clients if _may_ask(client, facts)}
+        self._flush(set(clients) - asking)
+        addresses = [address for client in asking for address in client.addresses]
+        for flow in tuple(self.conntrack.flows(*addresses)) if addresses else ():
+            if flow.dst not in facts.here or (flow.proto, flow.port) != (TCP, CONTROL):
+                self.conntrack.delete(flow)
 
     def _judge(
         self,
@@ -108,14 +125,18 @@ def _ways(facts: Facts | None) -> set[int]:
     return {way.index for way in facts.ways} if facts else set()
 
 
-def _left(before: Facts, facts: Facts) -> set[Client]:
-    """Return the clients that are gone, or whose flows end at another port now."""
-    moved = {
+def _moved(before: Facts, facts: Facts) -> set[Client]:
+    """Return the clients whose flows end at another port now."""
+    return {
         client
-        for client in before.clients
+        for client in set(before.clients) & set(facts.clients)
         if before.redirects.get(client.index) != facts.redirects.get(client.index)
     }
-    return moved | (set(before.clients) - set(facts.clients))
+
+
+def _may_ask(client: Client, facts: Facts) -> bool:
+    port = facts.redirects.get(client.index)
+    return port is not None and port.control != 0
 
 
 def _stays(

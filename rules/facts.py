@@ -96,12 +96,14 @@ class Tunnel:
 class Redirect:
     """The ports of a daemon here that the flows of one client end at.
 
-    ``socks`` is where it speaks SOCKS with the client, 0 if it does not.
+    ``socks`` is where it speaks SOCKS with the client, ``control`` where the agent
+    answers in its place.  0: nowhere, as ``tcp`` and ``dns`` may be too.
     """
 
     tcp: int
     dns: int
     socks: int = 0
+    control: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ the daemon, and all that is neither TCP nor a name is forwarded nowhere.
 What a client sends to this domain itself at port `SOCKS` is not for its transparent
 port: applications that know the daemon speak SOCKS there.  Its rules are asked
 about that address and port alone, for only the daemon learns where it goes.
+At port `CONTROL` they ask for another identity; the agent answers, never the
+daemon, and so also while the daemon carries nobody.
 
 REDIRECT goes to the address of the vif.  To send flows to 127.0.0.1 would take
 route_localnet, which opens every service there to clients.
@@ -17,7 +19,7 @@ route_localnet, which opens every service there to clients.
 from collections.abc import Iterator, Mapping
 
 from rules.facts import Client, Facts
-from rules.flows import INTO_DAEMON, Allowed
+from rules.flows import CONTROL_PORT, INTO_DAEMON, Allowed
 from rules.model import Family, family
 from rules.objects import Key, Map, Object, chain_name
 from rules.skeleton import V4, V6, Words
@@ -29,7 +31,7 @@ SHORTEST = 8 + 12
 
 # What a client asks of this domain itself about its address (DHCP) is not judged;
 # if it goes elsewhere it is, when it is forwarded.
-SOCKS = 9050  # as tor and everybody who looks for it have it
+SOCKS, CONTROL = 9050, 9051  # as tor and everybody who looks for them have them
 
 # Just before dstnat: the ports are still those that the client wrote.
 BEFORE_DSTNAT = "dstnat - 1"
@@ -46,6 +48,7 @@ add map {t} judged {{ {w.clients} }}
 add map {t} to_tcp {{ {_to(w, "tcp")} }}
 add map {t} to_dns {{ {_to(w, "udp")} }}
 add map {t} to_socks {{ {_to(w, "tcp")} }}
+add map {t} to_control {{ {_to(w, "tcp")} }}
 add chain {t} judge {{ type filter hook prerouting priority {BEFORE_DSTNAT}; }}
 flush chain {t} judge
 add rule {t} judge udp sport 68 udp dport 67 return
@@ -54,6 +57,8 @@ add rule {t} judge ct direction original meta l4proto {{ tcp, udp }} \
 add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns
 add rule {t} dstnat tcp dport {SOCKS} fib daddr type local \
 redirect to : {sender} map @to_socks
+add rule {t} dstnat tcp dport {CONTROL} fib daddr type local \
+redirect to : {sender} map @to_control comment "{CONTROL_PORT.name}"
 add rule {t} dstnat tcp flags & (fin | syn | rst | ack) == syn \
 redirect to : {sender} map @to_tcp
 flush chain {t} into-daemon
@@ -70,21 +75,25 @@ REDIRECT_TEXT = _table(V4) + _table(V6)
 def redirects(allowed: Allowed, facts: Facts) -> Iterator[tuple[Key, Object]]:
     """Yield the contents of the maps of `REDIRECT_TEXT`."""
     for words, version in ((V4, Family.IPV4), (V6, Family.IPV6)):
-        open_to = _senders(facts, version) if INTO_DAEMON in allowed else {}
-        ports = {at: facts.redirects[client.index] for at, client in open_to.items()}
+        senders = _senders(facts, version)
         judged = {
             sender: f"goto {chain_name(address)}"
-            for sender, client in _senders(facts, version).items()
+            for sender, client in senders.items()
             for address in client.addresses
             if family(address) is version
         }
-        tcp = {sender: str(port.tcp) for sender, port in ports.items()}
-        dns = {sender: str(port.dns) for sender, port in ports.items()}
+        ports = {at: facts.redirects[client.index] for at, client in senders.items()}
+        served = ports if INTO_DAEMON in allowed else {}
+        asking = ports if CONTROL_PORT in allowed else {}
         yield Key(words.table, "judged"), Map(words.clients, judged)
-        yield Key(words.table, "to_tcp"), Map(_to(words, "tcp"), tcp)
-        yield Key(words.table, "to_dns"), Map(_to(words, "udp"), dns)
-        socks = {at: str(port.socks) for at, port in ports.items() if port.socks}
-        yield Key(words.table, "to_socks"), Map(_to(words, "tcp"), socks)
+        for name, protocol, found in (
+            ("to_tcp", "tcp", {at: port.tcp for at, port in served.items()}),
+            ("to_dns", "udp", {at: port.dns for at, port in served.items()}),
+            ("to_socks", "tcp", {at: port.socks for at, port in served.items()}),
+            ("to_control", "tcp", {at: port.control for at, port in asking.items()}),
+        ):
+            there = {at: str(port) for at, port in found.items() if port}
+            yield Key(words.table, name), Map(_to(words, protocol), there)
 
 
 def _senders(facts: Facts, version: Family) -> Mapping[str, Client]:

@@ -10,7 +10,14 @@ from agent.cut import Cutter
 from agent.ports import LiveFlow, NetlinkError
 from agent.programs import Programs
 from rules.facts import Client, Facts, Redirect, Uplink
-from rules.flows import BY_RULES, CARRIED, CLIENT_DNS, INTO_DAEMON, PING
+from rules.flows import (
+    BY_RULES,
+    CARRIED,
+    CLIENT_DNS,
+    CONTROL_PORT,
+    INTO_DAEMON,
+    PING,
+)
 from rules.model import Family, Policy
 from rules.parse import parse_value
 from tests.agent.fakes import FakeConntrack
@@ -312,3 +319,54 @@ def test_flows_that_end_at_another_port_now_are_cut(
     cutter.cut(SERVED, replace(before, redirects=moved), programs, set())
 
     assert conntrack.live == [other]
+
+
+HERE = ip_address("10.137.0.2")
+CONTROLLED = {
+    CLIENT_A.index: Redirect(9100, 9101, 0, 9052),
+    CLIENT_B.index: Redirect(9102, 9103),
+}
+
+
+@pytest.mark.parametrize("why", ["another identity", "nobody is served", "both"])
+def test_who_asks_the_agent_is_not_cut_off_from_it(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, why: str
+) -> None:
+    """It would never hear that it has another identity; all its other flows go."""
+    served = frozenset({PING, CARRIED, CONTROL_PORT, INTO_DAEMON})
+    before = replace(FACTS, carrier=True, redirects=CONTROLLED, here=frozenset({HERE}))
+    cutter.cut(served, before, programs, {A, A6, B})
+    asks = flow(HERE, port=9051)
+    conntrack.live = [
+        asks,
+        flow("192.0.2.1", src=A),
+        flow(HERE, port=9050),
+        flow(HERE, UDP, 9051),
+        flow("192.0.2.1", port=9051),
+    ]
+    moved = {**CONTROLLED, CLIENT_A.index: Redirect(9104, 9105, 0, 9052)}
+    after = before if why == "nobody is served" else replace(before, redirects=moved)
+    allowed = served if why == "another identity" else served - {INTO_DAEMON}
+
+    cutter.cut(allowed, after, programs, set())
+
+    assert conntrack.live == [asks]
+
+
+@pytest.mark.parametrize("how", ["it is gone", "its control port is gone"])
+def test_who_may_not_ask_any_more_is_cut_off(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, how: str
+) -> None:
+    served = frozenset({PING, CARRIED, CONTROL_PORT, INTO_DAEMON})
+    before = replace(FACTS, carrier=True, redirects=CONTROLLED, here=frozenset({HERE}))
+    cutter.cut(served, before, programs, {A, A6, B})
+    conntrack.live = [flow(HERE, port=9051)]
+    without = {**CONTROLLED, CLIENT_A.index: Redirect(9100, 9101)}
+    if how == "it is gone":
+        after = replace(before, clients=(CLIENT_B,))
+    else:
+        after = replace(before, redirects=without)
+
+    cutter.cut(served, after, programs, set())
+
+    assert conntrack.live == []

@@ -24,7 +24,7 @@ from rules.carriers import carrier_guard
 from rules.compile import compile_client
 from rules.constant import constant
 from rules.facts import Carried, Client, Facts, Mark, Redirect, Tunnel, Uid, Uplink
-from rules.flows import CARRIED, IN_TUNNEL, INTO_DAEMON, PING, Allowed
+from rules.flows import CARRIED, CONTROL_PORT, IN_TUNNEL, INTO_DAEMON, PING, Allowed
 from rules.ground import Ground, Match
 from rules.guard import uplink_guard
 from rules.model import Action, Ports
@@ -361,6 +361,44 @@ def test_socks_is_spoken_at_one_port_of_the_gateway(
         each.socket.close()
 
     assert found == [arrives]
+
+
+@pytest.mark.parametrize(
+    ("to", "allowed", "ground", "found"),
+    [
+        (("10.137.0.9", 9051), {CONTROL_PORT, INTO_DAEMON}, ALL, "control"),
+        (("10.137.0.9", 9051), {CONTROL_PORT}, ALL, "control"),
+        (("10.137.0.9", 9051), {INTO_DAEMON}, ALL, "transparent"),
+        (("10.137.0.9", 9051), {CONTROL_PORT}, WEB_ONLY, "refused"),
+        (("10.137.0.9", 9052), {CONTROL_PORT}, ALL, "refused"),
+        ((BEYOND, 9051), {CONTROL_PORT}, ALL, "refused"),
+        ((BEYOND, 9051), {CONTROL_PORT, INTO_DAEMON}, ALL, "transparent"),
+    ],
+    ids=str,
+)
+def test_the_control_port_is_one_port_of_the_gateway(
+    rig: Rig, to: tuple[str, int], allowed: Allowed, ground: Ground, found: str
+) -> None:
+    """The agent answers it, in states in which the daemon carries nobody too."""
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(9100, 9101, 0, 9052)})
+    rig.load(frozenset(allowed), facts, ground)
+    ends = {"transparent": 9100, "control": 9052}
+    listening = {
+        name: Listener(rig, "gateway", socket.SOCK_STREAM, ("10.137.0.9", port))
+        for name, port in ends.items()
+    }
+    for each in listening.values():
+        each.socket.listen(1)
+    with namespaces.inside(rig.net("client")), suppress(OSError):
+        socket.create_connection(to, timeout=5).close()
+    heard = ["refused"]
+    for name, each in listening.items():
+        with suppress(BlockingIOError):
+            each.socket.accept()[0].close()
+            heard = [name]
+        each.socket.close()
+
+    assert heard == [found]
 
 
 @pytest.mark.parametrize(("size", "arrives"), [(12, True), (11, False), (0, False)])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a carrier's facts become; tests/kernel/test_carriers.py sends the packets."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -8,13 +9,20 @@ import pytest
 from rules.carriers import CARRIER_TEXT, carrier_guard
 from rules.constant import constant
 from rules.facts import Carried, Client, Facts, Mark, Redirect, Tunnel, Uid, Uplink
-from rules.flows import CARRIED, IN_TUNNEL, INTO_DAEMON, NAMES_IN_TUNNEL, Allowed
+from rules.flows import (
+    CARRIED,
+    CONTROL_PORT,
+    IN_TUNNEL,
+    INTO_DAEMON,
+    NAMES_IN_TUNNEL,
+    Allowed,
+)
 from rules.guard import NETDEV_GUARD
 from rules.objects import IP, IP6, Key, Map, Set
 from rules.routing import UPSTREAM, routing
 from rules.ruleset import closed, ruleset
 
-EVERYTHING = frozenset({CARRIED, IN_TUNNEL, INTO_DAEMON, NAMES_IN_TUNNEL})
+EVERYTHING = frozenset({CARRIED, CONTROL_PORT, IN_TUNNEL, INTO_DAEMON, NAMES_IN_TUNNEL})
 A4, A6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
 CLIENT = Client(
     "vif1.0",
@@ -44,7 +52,7 @@ FACTS = Facts(
         }
     ),
     tunnel=TUNNEL,
-    redirects={22: Redirect(9100, 9101, 9102)},
+    redirects={22: Redirect(9100, 9101, 9102, 9103)},
 )
 CONTENTS: dict[tuple[str, str], object] = {
     (IP, "by_uid"): {"7 . 192.0.2.1 . 17 . 51820"},
@@ -68,6 +76,7 @@ CONTENTS: dict[tuple[str, str], object] = {
     (IP6, "clamp_in"): {"21": "1320"},
     (IP, "to_tcp"): {"22 . 10.137.0.5": "9100"},
     (IP, "to_socks"): {"22 . 10.137.0.5": "9102"},
+    (IP6, "to_control"): {"22 . fd09:24ef:4179::a89:5": "9103"},
     (IP6, "to_dns"): {"22 . fd09:24ef:4179::a89:5": "9101"},
     (IP, "judged"): {"22 . 10.137.0.5": "goto q_10-137-0-5"},
 }
@@ -143,3 +152,20 @@ def test_the_guard_of_an_uplink_names_senders_before_it_counts_drops() -> None:
     assert all("meta skuid" in x or "meta mark" in x for x in rules[:-2])
     assert "arp" in rules[-2]
     assert "accept" not in rules[-1]
+
+
+def test_where_the_daemon_does_not_listen_nothing_is_sent() -> None:
+    """The agent answers control ports without it, and lists are asked all the same."""
+    facts = replace(FACTS, redirects={22: Redirect(0, 0, 0, 9103)})
+    found = {
+        name: elements((IP, name), EVERYTHING, facts)
+        for name in ("to_tcp", "to_dns", "to_socks", "to_control", "judged")
+    }
+
+    assert found == {
+        "to_tcp": {},
+        "to_dns": {},
+        "to_socks": {},
+        "to_control": {"22 . 10.137.0.5": "9103"},
+        "judged": {"22 . 10.137.0.5": "goto q_10-137-0-5"},
+    }
