@@ -76,7 +76,7 @@ Personality.TOR = Personality(
     "torvm",
     daemons=("tor", "transport", "snowflake"),
     takes=("bridges", "network", "auth"),
-    switches=("relays-only", "forget", "socks"),
+    switches=("relays-only", "forget", "socks", "control"),
     texts=(Text("proxy", proxy.parse),),
     only_tcp=True,
     tunnels=(),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The agent of a TorVM."""
 
+import resource
 import sys
 
 from agent import start
@@ -29,6 +30,9 @@ def personality() -> Personality:
     from torvm.transports import Transports  # noqa: PLC0415
 
     files = given()
+    # The control port of each client takes some, so 1024 are few.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # The agent asks tor for the names in rules, at the port of every resolver.
     write("ipv4/ip_unprivileged_port_start", 53)
     torrc = Torrc(f"{DAEMONS}/tor", f"{STATE}/tor", files.bridges, files.network)

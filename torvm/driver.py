@@ -19,10 +19,13 @@ from torvm.carried import families
 from torvm.circuits import asked
 from torvm.daemon import Daemon
 from torvm.doors import SELF, Doors
+from torvm.filter import Known
 from torvm.given import Given
 from torvm.outward import Outward
 from torvm.port import GoneError
+from torvm.reception import Reception, with_control
 from torvm.relays import of_directories
+from torvm.report import report
 from torvm.session import Session
 from torvm.states import HELD, Progress, Seen, observe
 from torvm.trouble import Condition, trouble
@@ -41,6 +44,7 @@ class TorDriver:
         daemon: Daemon,
         outward: Outward,
         clock: Callable[[], float] = time.monotonic,
+        reception: Reception | None = None,
     ) -> None:
         self._given = given
         self._daemon = daemon
@@ -54,8 +58,9 @@ class TorDriver:
         self._asked = ""
         self._begun = False
         self._pulse, self._open = math.inf, 0
+        self._reception = reception or Reception(clock)
         self._ready = select.epoll()
-        for each in (daemon, outward):
+        for each in (daemon, outward, self._reception):
             self._ready.register(each, select.EPOLLIN)
 
     def fileno(self) -> int:
@@ -67,8 +72,8 @@ class TorDriver:
         if not self._begun:
             return math.inf
         again = math.inf if self._session is None else self._session.again
-        others = (self._daemon.next_deadline(), self._outward.next_deadline())
-        return min(self._pulse, again, *others)
+        others = (self._daemon, self._outward, self._reception)
+        return min(self._pulse, again, *(each.next_deadline() for each in others))
 
     def handle(self) -> bool:
         """Take what came, or is due; return whether the facts may be others."""
@@ -81,6 +86,7 @@ class TorDriver:
                 changed |= self._session.hear(each, now)
             self._doors = self._session.doors
             changed |= self._session.due(now) | self._beats(now)
+        changed |= self._answer()
         if self._begun:
             self._daemon.start()
         return changed
@@ -108,13 +114,15 @@ class TorDriver:
     def facts(self, facts: Facts) -> Facts:
         """Return the facts with what tor may send, and where clients end."""
         there = {client.index for client in facts.clients}
-        ports = self._doors.redirects.items()
+        ports = self._doors.redirects
+        if self._options.control:
+            ports = with_control(ports, there)
         self._uplink = bool(families(facts))
         self._outward.look(facts)
         return replace(
             facts,
             carried=frozenset(self._carried()),
-            redirects={index: port for index, port in ports if index in there},
+            redirects={index: ports[index] for index in ports.keys() & there},
             dns=ITSELF,
             resolvers=frozenset({SELF}),
         )
@@ -130,7 +138,8 @@ class TorDriver:
         if self._given.refused:
             return
         doors = self._doors.follow(facts.clients, facts.here, socks=self._options.socks)
-        self._doors = doors
+        self._reception.serve(facts.clients if self._options.control else ())
+        self._doors = doors = self._reception.move(doors, facts.redirects)
         held = state in HELD or self._waits_for() != ""
         out: frozenset[Family] = frozenset() if held else families(facts)
         if state not in HELD:
@@ -169,22 +178,13 @@ class TorDriver:
 
     def report(self) -> Mapping[str, str]:
         """Return how far tor is, and what was asked for."""
-        session = self._session
-        if session is None:
-            return {"bootstrap": "0"}
-        done = session.bootstrap.progress
-        found = {
-            "bootstrap": str(done),
-            "doing": session.bootstrap.summary,
-            "circuits": str(self._open),
-            "summary": "" if session.ready else f"{done} %",
-        }
-        for address, serial in (self._served or {}).items():
-            if address not in self._doors.moving:
-                found[f"new-identity/{address}"] = serial
-        if session.answered is not None:
-            found |= session.answered.report(session.usage, self._doors.clients)
-        return {key: value for key, value in found.items() if value}
+        found = report(self._session, self._doors, self._served or {}, self._open)
+        return {**found, **self._reception.report()}
+
+    def _answer(self) -> bool:
+        known = Known() if self._session is None else self._session.known
+        speaking = self._doors.in_force if self._options.socks else ()
+        return self._reception.handle(known, speaking)
 
     def _met(self) -> bool:
         """Begin a session with a tor that is new, end one with a tor that is gone."""

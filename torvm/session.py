@@ -12,6 +12,7 @@ from rules.facts import Client
 from rules.model import Address, Family
 from torvm.circuits import Answer
 from torvm.doors import Doors
+from torvm.filter import Known
 from torvm.listeners import Listener
 from torvm.port import LISTEN, RELEASE, TorBackend
 from torvm.said import (
@@ -55,6 +56,7 @@ class Session:
     directories: frozenset[tuple[Address, int]] = frozenset()
     usage: Usage = field(default_factory=Usage)
     bootstrap: Bootstrap = field(default_factory=lambda: Bootstrap(0, ""))
+    version: str = ""
     clock: Clock | None = None
     refusal: str = ""
     proxy: str = ""
@@ -76,6 +78,11 @@ class Session:
     def ready(self) -> bool:
         """Whether clients can be carried."""
         return self._circuits and self.live and bool(self._out)
+
+    @property
+    def known(self) -> Known:
+        """What every client may know of it."""
+        return Known(self.version, self.bootstrap.progress, self.ready)
 
     @property
     def relays(self) -> frozenset[tuple[Address, int]]:
@@ -150,8 +157,8 @@ class Session:
     ) -> bool:
         before = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
         match said:
-            case Ready(progress=progress, circuits=circuits, listening=listening):
-                self._circuits = circuits
+            case Ready(version, progress, circuits, listening):
+                self.version, self._circuits = version, circuits
                 self._meet(listening)
                 if progress != self.bootstrap.progress:
                     self.bootstrap = Bootstrap(progress, "")

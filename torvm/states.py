@@ -11,7 +11,7 @@ from enum import Enum
 
 from agent.machine import Machine
 from rules.facts import Facts
-from rules.flows import CARRIED, INTO_DAEMON, PING
+from rules.flows import CARRIED, CONTROL_PORT, INTO_DAEMON, PING
 
 
 class Tor(Enum):
@@ -41,7 +41,7 @@ class Seen(Enum):
     HOPELESS = "configuration refused"
 
 
-REACHING_OUT = frozenset({PING, CARRIED})
+REACHING_OUT = frozenset({PING, CONTROL_PORT, CARRIED})
 
 TORVM: Machine[Tor, Seen] = Machine(
     "torvm",
@@ -55,9 +55,9 @@ TORVM: Machine[Tor, Seen] = Machine(
         (Tor.UP, Seen.TRYING): Tor.LOST,
     },
     {
-        Tor.DOWN: frozenset({PING}),
+        Tor.DOWN: frozenset({PING, CONTROL_PORT}),
         Tor.CONNECTING: REACHING_OUT,
-        Tor.UP: frozenset({PING, CARRIED, INTO_DAEMON}),
+        Tor.UP: REACHING_OUT | {INTO_DAEMON},
         Tor.LOST: REACHING_OUT,
         Tor.ERROR: frozenset({PING}),
     },

@@ -18,13 +18,14 @@ class Options:
     """``relays_only``: tor may connect to relays and to nobody else.
 
     ``forget``: it enters the network elsewhere each time it starts.  ``socks``:
-    clients may speak SOCKS to it.  ``proxy`` is what tor goes through, empty for
-    none, as it was written.
+    clients may speak SOCKS to it, ``control``: and ask its agent for another
+    identity.  ``proxy`` is what tor goes through, empty for none, as it was written.
     """
 
     relays_only: bool = False
     forget: bool = False
     socks: bool = False
+    control: bool = False
     proxy: str = ""
 
 
@@ -34,6 +35,7 @@ def options(words: Mapping[str, str]) -> Options:
         relays_only=words.get("relays-only") == "1",
         forget=words.get("forget") == "1",
         socks=words.get("socks") == "1",
+        control=words.get("control") == "1",
         proxy=words.get("proxy", ""),
     )
 

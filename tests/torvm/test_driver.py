@@ -3,6 +3,9 @@
 
 import math
 import os
+import select
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
@@ -14,12 +17,14 @@ from rules.virtual_dns import VIRTUAL4, VIRTUAL6
 from tests.torvm.fakes import FakeBerth, FakeNames, FakeTor
 from torvm.bridges import parse
 from torvm.daemon import LOOK, Daemon
+from torvm.desk import AT
 from torvm.driver import PULSE, TorDriver
 from torvm.fronts import Fronts
 from torvm.given import Given
 from torvm.listeners import FIRST
 from torvm.outward import Outward
 from torvm.port import TorBackend
+from torvm.reception import Reception
 from torvm.said import (
     Bootstrap,
     ByProxy,
@@ -52,6 +57,7 @@ OUT = Facts(
     carrier=True,
 )
 OFFLINE = replace(OUT, uplinks=())
+DEADLINE = 20.0  # seconds; only a failing test waits that long
 RELAY = (ip_address("203.0.113.11"), 5000)
 
 
@@ -75,7 +81,9 @@ class World:
         )
         fronts = Fronts(self.clock, FakeNames())
         outward = Outward(self.programs, fronts, self.folder)
-        self.driver = TorDriver(self.given, daemon, outward, self.clock)
+        self.ports: dict[str, int] = {}
+        reception = Reception(self.clock, self.listen)
+        self.driver = TorDriver(self.given, daemon, outward, self.clock, reception)
         self.there = False
 
     def clock(self) -> float:
@@ -85,6 +93,13 @@ class World:
         if not self.there or self.tor.gone:
             raise ConnectionRefusedError
         return self.tor
+
+    def listen(self, client: Client) -> socket.socket:
+        """Listen on the loopback interface in the place of a vif."""
+        made = socket.create_server(("127.0.0.1", 0))
+        made.setblocking(False)  # noqa: FBT003
+        self.ports[client.vif] = made.getsockname()[1]
+        return made
 
     def begin(self) -> "World":
         """dom0 speaks, a launcher comes and becomes tor."""
@@ -367,3 +382,82 @@ def test_it_waits_without_a_deadline_in_the_past(world: World) -> None:
     world.berth.come()
     world.settle()
     assert world.driver.next_deadline() > world.now
+
+
+@pytest.fixture
+def controlled(tmp_path: Path) -> Iterator[World]:
+    """A tor with circuits, whose clients have control ports."""
+    world = World(tmp_path, words={"control": "1", "socks": "1"}).begin()
+    world.tor.say(Established(circuits=True), Bootstrap(100, "Done"))
+    yield world.settle(state="up")
+    world.words.clear()
+    world.settle()
+
+
+def ask(world: World, client: Client, *lines: str) -> socket.socket:
+    made = socket.create_connection(("127.0.0.1", world.ports[client.vif]), DEADLINE)
+    text = "".join(f"{line}\r\n" for line in ("AUTHENTICATE", *lines))
+    made.sendall(text.encode())
+    patience = DEADLINE
+    while select.select([world.driver], [], [], patience)[0]:
+        world.turn(state="up")
+        patience = 0  # all that follows is there at once
+    return made
+
+
+def test_a_client_is_told_what_concerns_it(controlled: World) -> None:
+    with ask(controlled, A, "GETINFO version net/listeners/socks", "QUIT") as made:
+        said = made.makefile("rb").read().decode().split("\r\n")
+
+    assert said == [
+        "250 OK",
+        "250-version=0.4.9",
+        '250-net/listeners/socks="127.0.0.1:9050"',
+        "250 OK",
+        "250 closing connection",
+        "",
+    ]
+    assert controlled.turn(state="up").redirects[1] == Redirect(
+        FIRST, FIRST, FIRST + 1, AT
+    )
+
+
+def test_a_client_gives_itself_another_identity(controlled: World) -> None:
+    """Nobody else, and not all at once, as tor's own signal would."""
+    before = controlled.turn(state="up").redirects
+    with ask(controlled, A, "SIGNAL NEWNYM", "QUIT") as made:
+        said = made.makefile("rb").read().decode().split("\r\n")
+    after = controlled.turn(state="up").redirects
+
+    assert said == ["250 OK", "250 OK", "250 closing connection", ""]
+    assert after[2] == before[2]
+    assert after[1] != before[1]
+    assert not any("NEWNYM" in order for order in controlled.tor.orders)
+
+
+def test_control_ports_are_there_while_tor_is_not(controlled: World) -> None:
+    controlled.tor.end()
+    controlled.berth.leave()
+    controlled.settle(state="lost")
+
+    assert controlled.turn(state="lost").redirects[1] == Redirect(0, 0, 0, AT)
+    with ask(controlled, A, "GETINFO status/circuit-established", "QUIT") as made:
+        said = made.makefile("rb").read().decode()
+    assert "250-status/circuit-established=0" in said
+
+
+def test_nobody_listens_unless_the_policy_file_says_so(controlled: World) -> None:
+    ask(controlled, A).close()
+    del controlled.words["control"]
+    controlled.settle(state="up")
+
+    assert controlled.turn(state="up").redirects[1].control == 0
+    with pytest.raises(ConnectionRefusedError):
+        ask(controlled, A)
+
+
+def test_what_clients_ask_in_vain_is_reported(controlled: World) -> None:
+    assert "control-refused" not in controlled.driver.report()
+    ask(controlled, A, "GETINFO address", "SIGNAL HALT").close()
+
+    assert controlled.driver.report()["control-refused"] == "2"

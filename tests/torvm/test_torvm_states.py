@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from rules.facts import Facts, Uplink
-from rules.flows import CARRIED, INTO_DAEMON, PING, Flow, Zone
+from rules.flows import CARRIED, CONTROL_PORT, INTO_DAEMON, PING, Flow, Zone
 from torvm.states import HELD, TORVM, Progress, Seen, Tor, observe
 
 DOWN, CONNECTING, UP, LOST, ERROR = Tor
@@ -23,10 +23,10 @@ STEPS = {
     **{(state, Seen.HOPELESS): ERROR for state in Tor},
 }
 ALLOWED = {
-    DOWN: {PING},
-    CONNECTING: {PING, CARRIED},
-    UP: {PING, CARRIED, INTO_DAEMON},
-    LOST: {PING, CARRIED},
+    DOWN: {PING, CONTROL_PORT},
+    CONNECTING: {PING, CONTROL_PORT, CARRIED},
+    UP: {PING, CONTROL_PORT, CARRIED, INTO_DAEMON},
+    LOST: {PING, CONTROL_PORT, CARRIED},
     ERROR: {PING},
 }
 UPLINK = Uplink("eth0", 2, frozenset({ip_address("10.137.0.5")}), frozenset(), ())
