@@ -105,6 +105,8 @@ class Desk:
         """Return when to call `handle` at the latest."""
         if self.asleep > self._counted:
             return self.asleep
+        if any(c.talk.busy and not c.talk.unsent for c in self._callers.values()):
+            return self._counted
         moments = [caller.until for caller in self._callers.values()]
         # It was told of, if that is past.
         if self._wants and self._moved + INTERVAL > self._counted:
@@ -143,7 +145,8 @@ class Desk:
         self.moving = False
         for caller in [c for c in self._callers.values() if c.talk.wants]:
             caller.talk.moved()
-            self._flush(caller)
+            self._send(caller)
+            self._await(caller)
 
     @property
     def _wants(self) -> bool:
@@ -186,14 +189,16 @@ class Desk:
 
     def _answer(self, caller: _Caller, known: Known) -> None:
         talk, before = caller.talk, caller.talk.refused
-        while talk.busy and self._budget >= 1:
+        self._send(caller)
+        # Who does not take what it is told is told no more.
+        while talk.busy and self._budget >= 1 and not talk.unsent:
             self._budget -= 1
             talk.answer(known)
+            self._send(caller)
         self.refused += talk.refused - before
-        self._flush(caller)
+        self._await(caller)
 
-    def _flush(self, caller: _Caller) -> None:
-        """Send what can be sent, and wait for what the caller must do next."""
+    def _send(self, caller: _Caller) -> None:
         talk = caller.talk
         try:
             if talk.unsent:
@@ -202,13 +207,13 @@ class Desk:
             pass
         except OSError:
             talk.unsent, talk.over = b"", True
-        if talk.over and not talk.unsent:
-            self._leave(caller)
-        else:
-            self._await(caller)
 
     def _await(self, caller: _Caller) -> None:
+        """Wait for what the caller must do next; if that is nothing, leave it."""
         talk = caller.talk
+        if talk.over and not talk.unsent:
+            self._leave(caller)
+            return
         reading = 0 if talk.wants or talk.busy or talk.over else select.EPOLLIN
         awaited = select.EPOLLOUT if talk.unsent else reading
         if awaited == caller.awaited:

@@ -61,7 +61,10 @@ class Reception:
         ``known`` is what all are told, ``speaking`` who may speak SOCKS.
         """
         now = self._clock()
+        ready = {descriptor for descriptor, _ in self._ready.poll(0)}
         for index, desk in self._desks.items():
+            if desk.fileno() not in ready and desk.next_deadline() > now:
+                continue
             before = desk.refused
             desk.handle(known, now, socks=desk.client in speaking)
             self._count(desk, before)

@@ -184,6 +184,21 @@ def test_another_identity_is_one_of_the_client_alone(world: World) -> None:
     assert two.silent
 
 
+def test_what_is_said_meanwhile_is_answered_then(world: World) -> None:
+    caller = world.call()
+    caller.say(NEWNYM, "GETINFO version")
+    world.turn()
+    world.follow()
+    world.in_force()
+    world.follow()
+    assert caller.hear() == "250 OK"
+    assert world.reception.next_deadline() <= world.now
+    world.pass_by()
+
+    assert caller.hear().startswith("250-version")
+    assert world.reception.next_deadline() > world.now
+
+
 def test_without_flows_another_identity_is_there_at_once(world: World) -> None:
     """tor is not there, or carries nobody."""
     world.redirects = {}
