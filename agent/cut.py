@@ -127,6 +127,8 @@ def _ways(facts: Facts | None) -> set[int]:
 
 def _moved(before: Facts, facts: Facts) -> set[Client]:
     """Return the clients whose flows end at another port now."""
+    if before.redirects == facts.redirects:
+        return set()
     return {
         client
         for client in set(before.clients) & set(facts.clients)
