@@ -164,11 +164,8 @@ class Desk:
             made.setsockopt(*option)
         if len(self._callers) == MOST:
             self._leave(min(self._callers.values(), key=lambda caller: caller.heard))
-        here = ip_address(made.getsockname()[0].partition("%")[0])
-        if isinstance(here, IPv6Address):
-            here = here.ipv4_mapped or here
-        name = f"[{here}]" if isinstance(here, IPv6Address) else str(here)
-        self._callers[made.fileno()] = caller = _Caller(made, name, moment)
+        caller = _Caller(made, _written(made.getsockname()[0]), moment)
+        self._callers[made.fileno()] = caller
         self._await(caller)
 
     def _hear(self, caller: _Caller, moment: float) -> None:
@@ -230,3 +227,11 @@ class Desk:
     def _leave(self, caller: _Caller) -> None:
         del self._callers[caller.made.fileno()]
         caller.made.close()
+
+
+def _written(text: str) -> str:
+    """Return our end of a connection as a client writes it before a port."""
+    here = ip_address(text.partition("%")[0])
+    if isinstance(here, IPv6Address):
+        return str(here.ipv4_mapped or f"[{here}]")
+    return str(here)

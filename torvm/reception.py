@@ -6,6 +6,7 @@ told that it has it when the kernel sends its flows there and the old ones are c
 """
 
 import logging
+import math
 import select
 import socket
 import time
@@ -53,7 +54,7 @@ class Reception:
     def next_deadline(self) -> float:
         """Return when to call `handle` at the latest."""
         moments = (desk.next_deadline() for desk in self._desks.values())
-        return min(moments, default=float("inf"))
+        return min(moments, default=math.inf)
 
     def handle(self, known: Known, speaking: Collection[Client]) -> bool:
         """Answer; return whether somebody may have another identity now.

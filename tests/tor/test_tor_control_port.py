@@ -21,7 +21,7 @@ from controller import namespaces
 from proof.claims import OnlyThrough, OwnOf, Status
 from tests.e2e.machine import until
 from tests.leaks.chain import PATIENCE
-from tests.tor.chain import WEB, TorChain
+from tests.tor.chain import WEB, Streams, TorChain
 from tests.tor.test_tor_isolation import both
 from tests.tor.test_tor_proof import answered, user, world
 from torvm.desk import AT, MOST
@@ -35,6 +35,7 @@ pytestmark = [
 
 PORT, SOCKS = 9051, 9050
 SWITCHES = ("socks = true", "control = true")
+ROUNDS = 5
 SHORT = 2.0  # seconds that nothing is waited for
 REFUSED = (
     "GETINFO circuit-status",
@@ -121,17 +122,25 @@ def test_stem_finds_what_is_true_of_its_client(tor: TorChain) -> None:
 def test_a_client_gives_itself_another_identity_and_nobody_else(
     tor: TorChain,
 ) -> None:
-    """The next circuits of one are others, those of the other client are not."""
+    """The next circuits of one are others, those of the other client are not.
+
+    On a busy machine a circuit may end by itself, and is then another one too.
+    """
     with tor.watched() as streams, controller(tor, "anon") as mine:
-        one, two = both(tor, streams, 2)
-        mine.signal(stem.Signal.NEWNYM)
-        after_one, after_two = both(tor, streams, 2)
+        assert any(_moves_alone(tor, streams, mine) for _ in range(ROUNDS))
         # Who asked is not cut off.
         assert mine.get_info("status/circuit-established") == "1"
 
+
+def _moves_alone(tor: TorChain, streams: Streams, mine: Any) -> bool:  # noqa: ANN401
+    """Give ``anon`` another identity; return whether ``anon2`` kept a circuit."""
+    one, two = both(tor, streams, 2)
+    mine.signal(stem.Signal.NEWNYM)
+    after_one, after_two = both(tor, streams, 2)
+
     assert not one & after_one
-    assert two & after_two
     assert not after_one & after_two
+    return bool(two & after_two)
 
 
 def test_what_was_open_is_cut_when_it_is_told(tor: TorChain) -> None:
