@@ -8,6 +8,7 @@ from proof.claims import (
     Apart,
     Asserted,
     Claim,
+    Expect,
     NoLessThanList,
     NoMoreThanList,
     NoSpoof,
@@ -21,6 +22,7 @@ from proof.on_the_way import of_way
 from proof.realm import Realm
 
 KERNEL = "what the kernel sends without a socket is no part of it"
+LIMITS = "nobody opens flows faster than the limits that the rules have for that"
 ANSWERS = "what answers flows that others opened is no part of it"
 
 
@@ -40,7 +42,7 @@ def about(realm: Realm, claim: Claim) -> Cases:
             doors = _doors(realm, claim.client)
             domains = _path(realm, claim.client, _through(claim))
             every = (case for at in doors for case in of_way(realm, at, claim))
-            return Cases(every, domains)
+            return Cases(every, domains, _assumed(claim))
         case Alone():
             raise UnconnectedError(f"{claim.domain}: it has no door")
         case NothingOld():
@@ -49,8 +51,17 @@ def about(realm: Realm, claim: Claim) -> Cases:
             doors = _doors(realm, claim.client)
             domains = tuple(dict.fromkeys(at.domain for at in doors))
             every = (case for at in doors for case in of_one(realm, at, claim))
-            assumed = (ANSWERS,) if isinstance(claim, NoMoreThanList) else ()
-            return Cases(every, domains, assumed)
+            return Cases(every, domains, _assumed(claim))
+
+
+def _assumed(claim: Claim) -> tuple[str, ...]:
+    match claim:
+        case NoMoreThanList():
+            return (ANSWERS,)
+        case NoLessThanList() | Asserted(expect=Expect.REACH):
+            return (LIMITS,)
+        case _:
+            return ()
 
 
 def _through(claim: OnlyThrough | Asserted) -> str | None:

@@ -74,7 +74,7 @@ def _no_less(realm: Realm, at: At, claim: NoLessThanList) -> Iterator[Case]:
                 )
 
     node = realm.arrive(door) if place.carriers is None else realm.fate(door)
-    good = relabel(space, node, served)
+    good = relabel(space, realm.within_limits(node), served)
     apart = [*claim.apart, *special(realm, at.domain)]
     elsewhere = [p for p in apart if p.version == realm.version]
     scope = space.both(as_usual(realm, at), realm.accepts(ground))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from proof.netlink import attributes, need, number, text
 
 _VERDICT_CHAIN = 2  # NFTA_VERDICT_CHAIN
+_LIMIT_FLAGS, _OVER = 5, 1  # NFTA_LIMIT_FLAGS, NFT_LIMIT_F_INV
 DORMANT, OWNED = 0x1, 0x2  # NFT_TABLE_F_…
 INTERVAL, TIMEOUT, EVALUATED = 0x4, 0x10, 0x20  # NFT_SET_…
 INTERVAL_END, CATCH_ALL = 0x1, 0x2  # NFT_SET_ELEM_…
@@ -105,7 +106,8 @@ class Element:
     """An element of a set or map.
 
     ``end`` is the last key of a range of a concatenation.  ``sure`` is False
-    when it may vanish (a timeout) or has conditions of its own.
+    when it may vanish (a timeout) or has conditions of its own.  ``limit``: its
+    condition is that a rate is exceeded.
     """
 
     key: bytes
@@ -113,6 +115,7 @@ class Element:
     value: bytes | Verdict | None = None
     flags: int = 0
     sure: bool = True
+    limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +156,15 @@ def data(raw: bytes, what: str) -> bytes | Verdict:
     code = number(need(parts, 1, what), what)
     chain = text(parts[_VERDICT_CHAIN]) if _VERDICT_CHAIN in parts else None
     return Verdict(code - (1 << 32) if code >> 31 else code, chain)
+
+
+def exceeded(values: Mapping[int, bytes]) -> bool:
+    """Return whether a limit (NFTA_LIMIT_…) holds when its rate is exceeded."""
+    return bool(number(values.get(_LIMIT_FLAGS), "limit") & _OVER)
+
+
+def if_exceeded(raw: bytes) -> bool:
+    """Return whether an expression (NFTA_EXPR_…) is such a limit."""
+    found = attributes(raw)
+    is_limit = text(found.get(1, b"")) == "limit"
+    return is_limit and exceeded(attributes(found.get(2, b"")))

@@ -23,6 +23,7 @@ from proof.space import Space
 from proof.statements import STEPS
 
 DOUBTS = 400
+TOO_MANY = "a limit is exceeded"
 _DEPTH = 64  # chains within chains; the kernel allows 16
 
 
@@ -72,6 +73,7 @@ class Machine:
             comparisons,
             Lookups(self.space, comparisons),
             self._contents,
+            self._too_many,
             STEPS,
         )
         self._steps: dict[tuple[Place, int, Env], Node] = {}
@@ -87,12 +89,17 @@ class Machine:
             self._ready[place] = contents(self._code.sets[place])
         return self._ready[place]
 
-    def _doubt(self, reason: str) -> Node:
+    def _doubt(self, reason: str, name: str = "") -> Node:
         if len(self.doubts) >= DOUBTS:
             raise OverrunError(f"more than {DOUBTS} doubts, the last: {reason}")
-        level = self.space.field(f"doubt {len(self.space.names)}", 1)
+        level = self.space.field(name or f"doubt {len(self.space.names)}", 1)
         self.doubts[level] = f"{self._here}: {reason}"
         return self.space.within(level, (1, 1))
+
+    def _too_many(self, place: Place) -> Node:
+        """Return a doubt; of a base chain, which a packet passes once, the same."""
+        once = self._code.chains[place].hook is not None
+        return self._doubt(TOO_MANY, f"{self._here}: {TOO_MANY}" if once else "")
 
     def adopt(self, old: "Machine", same: Collection[Place]) -> None:
         """Take over what another machine of the same space found about chains.

@@ -20,6 +20,7 @@ from proof.bytecode import (
     Rule,
     Set,
     data,
+    if_exceeded,
 )
 from proof.netlink import (
     Attributes,
@@ -41,7 +42,7 @@ _GENMSG = 4  # bytes of struct nfgenmsg
 _WORD = 4  # bytes of a register
 _CHAIN_HOOK = 4  # NFTA_CHAIN_HOOK
 _HOOK_DEV, _HOOK_DEVS = 3, 4  # NFTA_HOOK_…
-_ELEM_DATA, _ELEM_KEY_END = 2, 10  # NFTA_SET_ELEM_…
+_ELEM_DATA, _ELEM_EXPR, _ELEM_KEY_END = 2, 7, 10  # NFTA_SET_ELEM_…
 
 
 def read(kernel: Kernel) -> Bytecode:
@@ -202,6 +203,7 @@ def _element(found: Attributes, what: str) -> Element:
         value=data(found[_ELEM_DATA], what) if _ELEM_DATA in found else None,
         flags=number(found.get(3), what),
         sure=not uncertain,
+        limit=if_exceeded(found.get(_ELEM_EXPR, b"")),
     )
 
 

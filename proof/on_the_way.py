@@ -61,7 +61,8 @@ def _asserted(realm: Realm, at: At, claim: Asserted) -> Iterator[Case]:
     if claim.expect is Expect.REACH:
         door = at.door(NEW)
         scope = space.both(about, as_usual(realm, at))
-        lost = relabel(space, realm.fate(door), lambda v: v == Fate(Where.GONE))
+        fate = realm.within_limits(realm.fate(door))
+        lost = relabel(space, fate, lambda v: v == Fate(Where.GONE))
         arrived = space.minus(space.true, lost)
         yield Case(door, scope, lost, arrived, at.client, passes=None)
         return

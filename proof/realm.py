@@ -15,11 +15,12 @@ from proof.diagram import Node, OverrunError
 from proof.explore import relabel
 from proof.fields import DST, NEW, layout
 from proof.hooks import Hooks, Stop
-from proof.machine import Common, Machine
+from proof.machine import TOO_MANY, Common, Machine
 from proof.memory import steady, unchanged
 from proof.passage import Passage
 from proof.policy import accepted
 from proof.space import Space
+from proof.substitute import substitute
 from proof.view import FIRST_BYTE, FRAME_SOURCE, TIME
 from proof.way_out import Sent
 from proof.world import World
@@ -191,6 +192,11 @@ class Realm:
             (self.fate(door) if far else self.arrive(door)) is node
             for (far, door), node in looked.items()
         )
+
+    def within_limits(self, node: Node) -> Node:
+        """Return what becomes of packets that no limit finds to be too many."""
+        limits = [n for n, text in self.doubts.items() if text.endswith(TOO_MANY)]
+        return substitute(self.space, node, dict.fromkeys(limits, 0).get)
 
     def name(self, domain: str, index: int) -> str:
         """Return the name of an interface."""

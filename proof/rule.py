@@ -42,6 +42,7 @@ class Tools:
     comparisons: Comparisons
     lookups: Lookups
     sets: Callable[[Place], Contents]
+    too_many: Callable[[Place], Node]
     steps: "Mapping[str, Callable[[RuleRun, Attributes], None]]"
 
 
@@ -73,6 +74,10 @@ class RuleRun:
     def doubt(self, reason: str) -> Node:
         """Return a set that nothing is known of."""
         return self.tools.comparisons.doubt(reason)
+
+    def too_many(self) -> Node:
+        """Return the packets that are too many for a limit (`TOO_MANY`)."""
+        return self.tools.too_many(self.place)
 
     def emit(self, step: Step, where: Node) -> None:
         """Say what the rule does with those in a set that have come this far."""

@@ -2,15 +2,16 @@
 """The expressions that act: verdicts, translation, refusal, and those that count.
 
 Sources: ``nft_immediate.c``, ``nft_nat.c``, ``nft_masq.c``, ``nft_redir.c``,
-``nft_reject.c``, ``nft_objref.c`` in ``net/netfilter``.
+``nft_reject.c``, ``nft_objref.c``, ``nft_limit.c``, ``nft_dynset.c`` in
+``net/netfilter``.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from proof import loading, matches
-from proof.bytecode import Code, Verdict, data
-from proof.netlink import Attributes, need, number
+from proof.bytecode import Code, Verdict, data, exceeded, if_exceeded
+from proof.netlink import Attributes, need, number, text
 from proof.outcome import End, Nat, Outcome, Translation
 from proof.rule import RuleRun
 from proof.values import Value
@@ -19,6 +20,7 @@ _HARMLESS_OBJECTS = {1, 3, 7, 8, 9}  # counter, helper, timeout, secmark, expect
 _ADDRESS, _PORT = 3, 5  # NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
 _LENGTHS = {2: 4, 10: 16}  # bytes of an address, by NFPROTO_…
 _PORT_LENGTH = 2  # bytes
+_TO_VALUE, _EXPRESSION, _DYNSET_FLAGS, _EXPRESSIONS = 5, 7, 9, 10  # NFTA_DYNSET_…
 
 
 def immediate(this: RuleRun, values: Attributes) -> None:
@@ -93,12 +95,35 @@ def objref(this: RuleRun, values: Attributes) -> None:
         this.keep(this.doubt(f"object of type {kind}"))
 
 
+def limit(this: RuleRun, values: Attributes) -> None:
+    """Hold within a rate, or beyond it; which of both, other packets decide."""
+    this.keep(this.too_many() if exceeded(values) else this.doubt("limit"))
+
+
+def dynset(this: RuleRun, values: Attributes) -> None:
+    """Count the packet in a set, and hold if its own limit there is exceeded.
+
+    An element has the limit it was made with, which need not be the rule's.
+    """
+    place = this.place._replace(name=text(need(values, 1, "dynset")))
+    entries = this.tools.sets(place).entries
+    limits = all(element.limit for _, element in entries)
+    plain = not {_TO_VALUE, _EXPRESSIONS} & values.keys()
+    inverted = number(values.get(_DYNSET_FLAGS), "dynset") != 0
+    if plain and limits and not inverted and if_exceeded(values.get(_EXPRESSION, b"")):
+        this.keep(this.too_many())
+    else:
+        this.keep(this.doubt("dynset"))
+
+
 STEPS: Mapping[str, Callable[[RuleRun, Attributes], None]] = {
     "bitwise": matches.bitwise,
     "byteorder": matches.byteorder,
     "cmp": matches.cmp,
     "lookup": matches.lookup,
     "range": matches.range_,
+    "dynset": dynset,
+    "limit": limit,
     "ct": loading.load_ct,
     "exthdr": loading.load_exthdr,
     "fib": loading.load_fib,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from proof.bytecode import Place
 from proof.explore import Point, possible_at, value_at
-from proof.machine import Machine, Seen
+from proof.machine import TOO_MANY, Machine, Seen
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
 from proof.values import Atom, FieldByte, ImageByte, Opaque, Value
 
@@ -16,7 +16,8 @@ class Trace:
     """Follows a packet; a field that it has no number for is not known.
 
     ``outcome`` is how the last chain was left.  Where a doubt decides, the way
-    goes on as if it did not hold, and ``doubts`` has its name.  ``by_policy``: no
+    goes on as if it did not hold, and ``doubts`` has its name, but for a limit that
+    would have to be exceeded.  ``by_policy``: no
     rule of the base chain decided.
     """
 
@@ -63,7 +64,8 @@ class Trace:
         for levels in list(found.values())[1:]:
             for level in levels:
                 name = machine.space.names[level]
-                self.doubts.append(machine.doubts.get(level, name))
+                reason = machine.doubts.get(level, name)
+                self.doubts += [] if reason.endswith(TOO_MANY) else [reason]
         return next(iter(found))
 
     def fixed(self, env: Env) -> Env:

@@ -166,7 +166,7 @@ def _proved(empty: Result, witness: Result | None) -> Result:
 def _witness(realm: Realm, case: Case) -> Result | None:
     """Return a packet that a claim is about, which is as it should be."""
     space, door = realm.space, case.door
-    about = space.both(case.scope, case.witness)
+    about = realm.within_limits(space.both(case.scope, case.witness))
     sure = project(space, about, realm.doubts, space.both)
     point = pick(space, sure, liked=liked(realm.version, door.ct, case.client))
     if point is None:
@@ -213,7 +213,9 @@ def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | No
     wanted = liked(realm.version, door.ct, case.client)
     # A routing table that lets it happen is an example, not a doubt.
     free = {n for n, text in realm.doubts.items() if ANY_TABLE in text}
-    somehow = project(space, wrong, free, space.either)
+    # So is a client that keeps within its limits: nothing is refused for that.
+    within = realm.within_limits(wrong)
+    somehow = project(space, within, free, space.either)
     sure = project(space, somehow, realm.doubts, space.both)
     point = pick(space, space.both(sure, sendable(space, door.ct)), liked=wanted)
     found = Result(
@@ -224,10 +226,11 @@ def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | No
         entry = door.domain, door.interface
         hops = tuple(walker.from_door(*entry, packet)) if door.interface else ()
         return _agreed(replace(found, packet=packet, hops=hops), case)
-    may = project(space, wrong, realm.doubts, space.either)
+    left = wrong if within is space.false else within
+    may = project(space, left, realm.doubts, space.either)
     point = pick(space, may, liked=wanted)
     if point is None:
         return None
     packet = packet_of(realm.version, door.ct, point)
-    notes = doubts_of(realm, case.wrong, point)
+    notes = doubts_of(realm, left, point)
     return replace(found, status=Status.POSSIBLE, packet=packet, notes=notes)

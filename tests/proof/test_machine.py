@@ -11,7 +11,7 @@ from proof.bytecode import Bytecode, Chain, Code, Expression, Place, Rule
 from proof.diagram import OverrunError
 from proof.explore import leaves, pick, where
 from proof.fields import CT, DPORT, L4, PROTO, TRANSPORT, UNTRACKED
-from proof.machine import Machine
+from proof.machine import TOO_MANY, Machine
 from proof.netlink import attribute
 from proof.outcome import End, Nat, Outcome, Translation
 from proof.routes import Routing
@@ -27,10 +27,13 @@ def space() -> Iterator[None]:
         yield
 
 
-def loaded(*rules: str) -> Machine:
+def loaded(*rules: str, next_: str = "", elements: str = "") -> Machine:
     lines = [
         "add table ip own",
+        "add set ip own pace { type iface_index; flags dynamic,timeout; timeout 1m; }",
+        f"add element ip own pace {{ {elements} }}" if elements else "",
         "add chain ip own next",
+        f"add rule ip own next {next_}" if next_ else "",
         "add chain ip own entry { type nat hook prerouting priority 0; }",
         *(f"add rule ip own entry {rule}" for rule in rules),
     ]
@@ -92,7 +95,7 @@ def test_a_doubt_is_named_and_keeps_its_guard() -> None:
     result = machine.hooked(ENTRY)
 
     names = [name for name in machine.doubts.values() if "limit" in name]
-    assert names == ["ip own entry handle 3: limit"]
+    assert names == ["ip own entry handle 4: limit"]
     may = machine.may(result, {End.DROP})
     assert machine.must(result, {End.DROP}) is machine.space.false
     packet = pick(machine.space, may)
@@ -113,6 +116,60 @@ def test_each_visit_to_a_limit_has_a_doubt_of_its_own() -> None:
     machine.hooked(ENTRY)
 
     assert len([name for name in machine.doubts.values() if "limit" in name]) == 2
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+def test_a_limit_of_a_base_chain_is_exceeded_or_not_at_every_visit() -> None:
+    """Its packets pass it once, so what is found out about the chain stays true."""
+    machine = loaded("limit rate over 1/second drop")
+
+    twice = machine.chain(ENTRY), machine.chain(ENTRY)
+
+    assert twice[0] is twice[1]
+    assert [n for n in machine.doubts.values() if n.endswith(TOO_MANY)] == [
+        "ip own entry handle 4: a limit is exceeded"
+    ]
+    assert machine.must(twice[0], {End.DROP}) is machine.space.false
+    assert machine.may(twice[0], {End.DROP}) is machine.space.true
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+def test_each_visit_to_a_limit_of_another_chain_has_a_doubt_of_its_own() -> None:
+    machine = loaded("jump next", "jump next", next_="limit rate over 1/second counter")
+
+    machine.hooked(ENTRY)
+
+    assert len([n for n in machine.doubts.values() if n.endswith(TOO_MANY)]) == 2
+
+
+PACED = "update @pace { iif limit rate over 1/second } drop"
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+@pytest.mark.parametrize(
+    ("rule", "elements", "doubt"),
+    [
+        pytest.param(PACED, "", TOO_MANY, id="a limit for each key"),
+        pytest.param(PACED, "1 limit rate over 9/hour", TOO_MANY, id="other limits"),
+        pytest.param(PACED, "1", "dynset", id="an element without a limit"),
+        pytest.param(PACED, "1 limit rate 1/hour", "dynset", id="the other way round"),
+        pytest.param(PACED.replace("over ", ""), "", "dynset", id="within a rate"),
+        pytest.param("update @pace { iif } drop", "", "dynset", id="no limit at all"),
+    ],
+)
+def test_a_set_that_packets_change_is_a_limit_only_if_it_has_nothing_else(
+    rule: str, elements: str, doubt: str
+) -> None:
+    machine = loaded(rule, elements=elements)
+
+    result = machine.hooked(ENTRY)
+
+    (found,) = (name for name in machine.doubts.values() if "own" in name)
+    assert found.endswith(f": {doubt}")
+    assert machine.must(result, {End.DROP}) is machine.space.false
 
 
 @pytest.mark.kernel
