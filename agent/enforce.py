@@ -22,6 +22,7 @@ from rules.flows import Allowed
 from rules.ground import Ground
 from rules.model import Action, Address
 from rules.objects import IP, IP6, Ruleset
+from rules.pace import USUAL
 from rules.ruleset import closed, ruleset
 from rules.transaction import difference
 
@@ -50,10 +51,14 @@ class Broken:
 
 @dataclass(slots=True)
 class Enforcer:
-    """The rules as they were loaded last; ``generation`` counts the loads."""
+    """The rules as they were loaded last; ``generation`` counts the loads.
+
+    ``table`` is how many flows the connection table holds.
+    """
 
     firewall: Firewall
     carrier: bool = False
+    table: int = USUAL
     generation: int = 0
     _broken: dict[Address, Broken] = field(default_factory=dict)
     _refusal: str = ""
@@ -88,7 +93,7 @@ class Enforcer:
             return False
         # First: it is told only once that they were changed.
         self._loaded = None
-        self.firewall.load(constant(carrier=self.carrier))
+        self.firewall.load(constant(carrier=self.carrier, table=self.table))
         return True
 
     def errors(self) -> Mapping[Address, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent import keys
+from agent.crowd import Crowd
 from agent.cut import Cutter
 from agent.database import Broken, Database
 from agent.enforce import Enforcer
@@ -49,6 +50,7 @@ class Agent:
     enforcer: Enforcer
     network: Network
     cutter: Cutter
+    crowd: Crowd
     names: Names
     leases: Leases
     notifier: Notifier
@@ -57,7 +59,6 @@ class Agent:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _now: Facts = field(default_factory=Facts)
     _dns: Dns = field(default_factory=lambda: Dns({}))
-    _known: frozenset[Address] = frozenset()
     _db_fd: int = -1
     _reach: float = 0.0  # when to try QubesDB again
     _again: float = 0.0  # when to try the kernel again
@@ -104,13 +105,12 @@ class Agent:
                     self._stopping = True
 
         watched = self.personality.resolvers.watched().items()
+        told = (self.links, self._driver, self.leases)
         sources: list[tuple[Source, Callable[[], None]]] = [
             *((signals, woken), (self.names, lambda: None)),
             *((fd, partial(self._heard, handle)) for fd, handle in watched),
+            *((x, partial(self._heard, x.handle)) for x in told if x.fileno() >= 0),
         ]
-        told = (self.links, self._driver, self.leases)
-        there = (each for each in told if each.fileno() >= 0)
-        sources += ((each, partial(self._heard, each.handle)) for each in there)
         for source, handle in sources:
             self._selector.register(source, selectors.EVENT_READ, handle)
 
@@ -145,7 +145,7 @@ class Agent:
         if self._look:
             self._see()
             self._look = False
-        for address in self._lists.keys() & self._known:
+        for address in self._lists.keys() & self.database.settings.known:
             if self.programs.commit(address, self._lists[address]):
                 self._changed.add(address)
         self._changed |= self._learn()
@@ -164,6 +164,7 @@ class Agent:
         if not self._begun or self.clock() < self._inspect:
             return
         self._inspect = self.clock() + INSPECT
+        self._look |= self.crowd.look(self._now)
         if self.enforcer.restore():
             log.warning("somebody else changed the rules, loading everything anew")
             self.network.unguard()
@@ -200,16 +201,15 @@ class Agent:
 
     def _see(self) -> None:
         """Look at the surroundings; keep the programs to the clients there are."""
-        settings = self.database.settings
-        self._known = settings.known
-        for address in self.programs.keep(self._known):
+        settings, held = self.database.settings, self.crowd.held
+        for address in self.programs.keep(settings.known):
             # The list may have been committed before there was such a client.
             policy = self.database.lists.get(address, NOT_COMMITTED)
             self.programs.commit(address, policy)
             self._changed.add(address)
         self._dns = self.personality.resolvers.dns(settings.resolvers)
         self._driver.told(settings.words)
-        seen = facts(settings, self.links, self._dns, self.personality)
+        seen = facts(settings, self.links, self._dns, self.personality, held)
         self._now = self._driver.facts(seen)
         if self.personality.carrier:
             self._dns = Dns(self._now.dns, tuple(self._now.resolvers))
@@ -242,7 +242,8 @@ class Agent:
         rules = (self.enforcer.generation, self.enforcer.digest())
         status = keys.status(*rules, state, clients=clients, waiting=self._waiting)
         errors = {**self.programs.errors(), **self.enforcer.errors()}
-        said = keys.said(self._driver.trouble(), self._driver.report())
+        trouble = self._driver.trouble() or self.crowd.trouble
+        said = keys.said(trouble, self._driver.report())
         self.database.report(status, errors, self.programs.resolved(), said)
         if not self._ready:
             self._ready = True

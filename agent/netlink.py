@@ -130,8 +130,8 @@ class Netlink:
     def dump(self, request: Request) -> list[Message]:
         """Return all objects of a kind, as one consistent list."""
         for _ in range(_ATTEMPTS):
-            messages, interrupted = self._dump(request)
-            if not interrupted:
+            messages: list[Message] = []
+            if not self.each(request, messages.append):
                 return messages
         raise NetlinkError(errno.EAGAIN, f"{request.what}: it changes all the time")
 
@@ -168,10 +168,10 @@ class Netlink:
                     if code and code not in request.fine:
                         yield _refusal(request, code, body[_REFUSED:])
 
-    def _dump(self, request: Request) -> tuple[list[Message], bool]:
+    def each(self, request: Request, take: Callable[[Message], None]) -> bool:
+        """Give away each object as it comes; return whether others came or went."""
         asked = next(self._sequence)
         self._socket.send(_pack(request, _REQUEST | _DUMP, asked))
-        found: list[Message] = []
         interrupted = 0
         while True:
             for kind, flags, number, _, body in _messages(self._socket.recv(_RECEIVE)):
@@ -179,12 +179,12 @@ class Netlink:
                     continue
                 interrupted |= flags & _INTERRUPTED
                 if kind not in {_ERROR, _DONE}:
-                    found.append(Message(kind, body))
+                    take(Message(kind, body))
                 elif (code := _code(body)) and code not in request.fine:
                     details = body[_REFUSED if kind == _ERROR else _ERRNO.size :]
                     raise _refusal(request, code, details)
                 else:
-                    return found, bool(interrupted)
+                    return bool(interrupted)
 
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:

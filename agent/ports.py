@@ -4,7 +4,7 @@
 Each port has one adapter that talks to the kernel and one fake in the tests.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -141,3 +141,9 @@ class Conntrack(Protocol):
 
     def flush(self, *addresses: Address) -> None:
         """Cut every connection that any of ``addresses`` opened or answers."""
+
+    def full(self) -> tuple[int, int]:
+        """Return how many connections there are, and how many there may be."""
+
+    def count(self, *sources: Address) -> Mapping[Address, int]:
+        """Return how many connections each of ``sources`` opened."""

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from agent.capacity import capacity
 from agent.nft import Nft
 from agent.personality import Personality
 from rules.constant import constant
@@ -26,7 +27,10 @@ def main(personality: Callable[[], Personality], *, carrier: bool = False) -> in
     )
     try:
         firewall = Nft()
-        firewall.load(constant(carrier=carrier))
+        # The first time may load conntrack, which alone knows how large its table is.
+        known = 0
+        while known != (known := capacity()):
+            firewall.load(constant(carrier=carrier, table=known))
         # After the guard: this import takes 0.2 s (ADR 0003).
         from agent.wiring import run  # noqa: PLC0415
 

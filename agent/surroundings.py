@@ -16,12 +16,17 @@ UNSPECIFIED = IPv6Address(0)
 
 
 def facts(
-    settings: Settings, links: Links, dns: Dns, personality: Personality
+    settings: Settings,
+    links: Links,
+    dns: Dns,
+    personality: Personality,
+    held: frozenset[int] = frozenset(),
 ) -> Facts:
     """Return what is true now.
 
     A client counts from the moment its vif exists, an uplink from the moment
     its device does; both by interface index, so a re-created device is another.
+    ``held`` are those of clients that open no flow (`agent.crowd`).
     """
     return Facts(
         clients=_at(_present(settings.clients, links)),
@@ -32,6 +37,7 @@ def facts(
         internal=personality.internal,
         configured=bool(settings.own),
         here=frozenset(settings.vif_gateways),
+        held=held,
         carrier=personality.carrier,
     )
 

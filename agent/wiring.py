@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which adapter stands behind which port of an agent."""
 
+from agent.capacity import capacity
 from agent.conntrack import CtNetlink
+from agent.crowd import Crowd
 from agent.cut import Cutter
 from agent.database import Database
 from agent.enforce import Enforcer
@@ -24,14 +26,15 @@ def run(personality: Personality, firewall: Firewall) -> None:
     leases = Leases()
     for role in (Role.HOST, Role.NEW):
         harden(role)
-    links = LinkTable()
+    links, conntrack = LinkTable(), CtNetlink()
     Agent(
         personality=personality,
         database=Database(QubesDb()),
         links=links,
-        enforcer=Enforcer(firewall, personality.carrier),
+        enforcer=Enforcer(firewall, personality.carrier, capacity()),
         network=Network(links, firewall, pin_gateway=personality.pin_gateway),
-        cutter=Cutter(CtNetlink()),
+        cutter=Cutter(conntrack),
+        crowd=Crowd(conntrack),
         names=Names(),
         leases=leases,
         notifier=Notifier(),

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the agents say, in words for people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
-from pathlib import Path
 
 from controller.databases import Databases
 from controller.deploy import Deployment
@@ -50,21 +49,27 @@ def problems(deployment: Deployment) -> Mapping[str, str]:
 def troubles(deployment: Deployment) -> Mapping[str, str]:
     """Return what the agents say keeps their personalities from working.
 
-    An agent knows a file by its key in the policy; people know it by its name.
+    An agent knows a file by its key in the policy, and a client by its address;
+    people know them by their names.
     """
     databases, known = deployment.databases, deployment.domains.by_name
     found = {name: databases.trouble(name) for name in databases.names()}
+    clients = {str(domain.ip4): domain.name for domain in deployment.domains}
+
+    def names(name: str) -> Mapping[str, str]:
+        files = known[name].files if name in known else ()
+        return clients | {key: path.name for key, path in files}
+
     return {
-        name: _named(known[name].files if name in known else (), untrusted_trouble)
+        name: _named(names(name), untrusted_trouble)
         for name, untrusted_trouble in found.items()
         if untrusted_trouble
     }
 
 
-def _named(files: Iterable[tuple[str, Path]], untrusted_trouble: str) -> str:
-    key, colon, rest = untrusted_trouble.partition(":")
-    names = {key: path.name for key, path in files}
-    return f"{names.get(key, key)}{colon}{rest}"
+def _named(names: Mapping[str, str], untrusted_trouble: str) -> str:
+    keys, colon, rest = untrusted_trouble.partition(":")
+    return f"{', '.join(names.get(key, key) for key in keys.split(', '))}{colon}{rest}"
 
 
 def reports(deployment: Deployment) -> Mapping[str, Mapping[str, str]]:

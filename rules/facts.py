@@ -117,6 +117,8 @@ class Facts:
     come from dom0; otherwise something else in this domain sets them.  ``here``
     are this domain's own addresses towards its clients.
 
+    ``held`` are the indexes of the vifs that open no flow for now.
+
     With a ``carrier`` the uplinks carry nothing but what ``carried`` lists, and
     clients have no way but ``tunnel`` or the ``redirects`` of their vif's index.
     """
@@ -129,6 +131,7 @@ class Facts:
     internal: frozenset[str] = frozenset()
     configured: bool = False
     here: frozenset[Address] = frozenset()
+    held: frozenset[int] = frozenset()
     carrier: bool = False
     carried: frozenset[Carried] = frozenset()
     tunnel: Tunnel | None = None

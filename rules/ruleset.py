@@ -39,6 +39,7 @@ from rules.objects import (
     Set,
     chain_name,
 )
+from rules.pace import HELD
 from rules.redirects import redirects
 from rules.remember import LastTime
 from rules.skeleton import INDEXES, OWN, V4, V6, Words
@@ -112,6 +113,7 @@ def _guard(facts: Facts, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]
     yield Key(ARP_GUARD, "clients"), Set(ARP_CLIENTS, framed4)
     adopted = frozenset(str(u.index) for u in facts.uplinks if not facts.configured)
     yield Key(GUARD, "here4"), Set(HERE4, _indexed(here, Family.IPV4))
+    yield Key(GUARD, "held"), Set(HELD, frozenset(map(str, facts.held)))
     yield Key(NETDEV_GUARD, "adopted"), Set(ADOPTED, adopted)
     yield Key(NETDEV_GUARD, "own4"), Set(OWN4, _indexed(own, Family.IPV4))
     yield Key(NETDEV_GUARD, "own6"), Set(OWN6, _indexed(own, Family.IPV6))

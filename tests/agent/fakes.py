@@ -9,6 +9,7 @@ import re
 import select
 import selectors
 import signal
+from collections import Counter
 from collections.abc import (
     Callable,
     Collection,
@@ -20,6 +21,7 @@ from collections.abc import (
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+from agent.crowd import Crowd
 from agent.cut import Cutter
 from agent.database import Database
 from agent.enforce import Enforcer
@@ -248,6 +250,15 @@ class FakeConntrack:
     live: list[LiveFlow] = field(default_factory=list)
     asked: list[frozenset[Address]] = field(default_factory=list)
     refuses: OSError | None = None
+    most: int = 100
+
+    def full(self) -> tuple[int, int]:
+        return len(self.live), self.most
+
+    def count(self, *sources: Address) -> Mapping[Address, int]:
+        self.asked.append(frozenset(sources))
+        found = Counter(flow.src for flow in self.live)
+        return {source: found[source] for source in sources}
 
     def flows(self, *sources: Address) -> Iterator[LiveFlow]:
         self.asked.append(frozenset(sources))
@@ -557,6 +568,7 @@ class World:
                 self.links, self.firewall, pin_gateway=self.personality.pin_gateway
             ),
             cutter=Cutter(self.conntrack),
+            crowd=Crowd(self.conntrack, self.script.clock),
             names=cast("Names", self.names),
             leases=cast("Leases", self.leases),
             notifier=cast("Notifier", self.notifier),

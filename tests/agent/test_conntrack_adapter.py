@@ -178,6 +178,36 @@ def test_many_addresses_of_both_families_are_asked_for_at_once(
 
 
 @BOTH
+def test_what_an_address_opened_is_counted(
+    conntrack: CtNetlink, client: Address, other: Address, server: Address
+) -> None:
+    for port in (1, 2, 3):
+        udp(client, server, port)
+    udp(other, server, 1)
+    udp(server, client, 4)
+
+    assert conntrack.count(client, other) == {client: 3, other: 1}
+    assert conntrack.count(ip_address("192.0.2.1")) == {ip_address("192.0.2.1"): 0}
+
+
+def test_flows_of_any_protocol_count(conntrack: CtNetlink) -> None:
+    for sort, client, server in (case.values for case in CASES):
+        send(sort, client, server)  # type: ignore[arg-type]
+
+    assert conntrack.count(CLIENT4, CLIENT6) == {CLIENT4: 7, CLIENT6: 7}
+
+
+def test_all_that_there_are_count_against_what_there_may_be(
+    conntrack: CtNetlink,
+) -> None:
+    before, most = conntrack.full()
+    udp(CLIENT4, SERVER4)
+
+    assert conntrack.full() == (before + 1, most)
+    assert most > before + 1
+
+
+@BOTH
 def test_flush_cuts_what_an_address_opened_and_what_it_answers(
     conntrack: CtNetlink, client: Address, other: Address, server: Address
 ) -> None:

@@ -18,6 +18,8 @@ from itertools import permutations
 
 import pytest
 
+from agent.crowd import SAID
+from agent.keys import TROUBLE
 from agent.loop import INSPECT
 from agent.ports import LiveFlow, NetlinkError
 from rules.facts import Client, Uplink
@@ -227,6 +229,27 @@ def test_while_nothing_happens_it_only_looks_whether_the_rules_are_its_own(
 
     assert world.effects == []
     assert world.script.waits == [INSPECT] * 5
+
+
+def test_a_client_with_too_many_flows_is_held_named_and_let_go(world: World) -> None:
+    """By the next look, each time, and nobody else notices."""
+    seen: list[tuple[dict[str, str], str | None]] = []
+
+    def crowd() -> None:
+        world.conntrack.live = [flow("192.0.2.1")] * (world.conntrack.most * 6 // 10)
+
+    def quiet() -> None:
+        note()
+        world.conntrack.live.clear()
+
+    def note() -> None:
+        held = world.firewall.elements("inet ravelin-guard", "held")
+        seen.append((dict(held), world.db.told(TROUBLE)))
+
+    world.play(crowd, quiet, note)
+
+    assert seen == [({"11": ""}, f"{A}: {SAID}"), ({}, None)]
+    assert not [effect for effect in world.effects if effect.startswith("cut")]
 
 
 def flushed(world: World) -> None:

@@ -39,6 +39,7 @@ from rules.ground import Ground, ground
 from rules.guard import GUARD_TEXT, uplink_guard
 from rules.model import Action, Family, Network, Policy, Ports, Proto, Rule
 from rules.objects import Key, Object
+from rules.pace import USUAL, pace
 from rules.ruleset import ruleset
 from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
@@ -125,7 +126,7 @@ def load(
     objects: dict[Key, Object] = dict(ruleset(allowed, facts))
     for client, wanted in lists.items():
         objects.update(compile_client(client.ip, wanted))
-    nft(net, SKELETON_TEXT + GUARD_TEXT + uplink_guard("eth0"))
+    nft(net, SKELETON_TEXT + GUARD_TEXT + pace(USUAL) + uplink_guard("eth0"))
     nft(net, difference(None, objects))
     names = {number: name for name, number in index.items()}
     wanted_routes = routing.routing(allowed, facts)

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from controller import namespaces
+from rules.pace import pace
 from tests.bench import burst
 from tests.bench.figures import Figure, at_least
 from tests.bench.scene import (
@@ -31,6 +32,7 @@ SINK = "198.51.100.1"
 OUTER, INNER = "10.138.0.1", "10.138.0.2"
 BURST = Path(burst.__file__)
 RULE = {"0000": "action=accept"}
+FAR = 1 << 31  # flows of a table: a client's pace costs the same and is not reached
 # Everything that arrives is counted, and answered by nobody.
 COUNT = """
 table ip bench {
@@ -169,6 +171,7 @@ def flows(scene: Scene, clients: int, packets: int, rounds: int) -> Iterator[Fig
         gateway.dom0.spawn()
         gateway.dom0.enforced(count)
         gateway.dom0.close()  # what is in the kernel stays
+        nft(gateway.net, pace(FAR))
         ways[name] = Way(gateway.far, net, gateway.net)
     nft(ways["empty"].router, EMPTY)
     two_rules_for_each_vif(ways["rules"].router, clients)

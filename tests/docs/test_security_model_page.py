@@ -4,6 +4,7 @@
 import re
 
 from rules.guard import GUARD_TEXT, uplink_guard
+from rules.pace import USUAL, pace
 from tests.docs.pages import ROOT, prose
 
 PAGE = ROOT / "docs/explanation/security-model.md"
@@ -17,7 +18,7 @@ ROW = re.compile(
 
 def dropped() -> set[tuple[str, str, str]]:
     """Return name, family and chain of every rule of the guard that drops."""
-    text = (GUARD_TEXT + uplink_guard("eth0")).replace("\\\n", "")
+    text = (GUARD_TEXT + pace(USUAL) + uplink_guard("eth0")).replace("\\\n", "")
     return {
         (found["name"], found["table"].partition(" ")[0], found["chain"])
         for line in text.splitlines()
@@ -36,7 +37,7 @@ def test_the_page_names_every_rule_of_the_guard_that_drops() -> None:
 
 
 def test_every_rule_of_the_guard_that_drops_has_a_name() -> None:
-    text = (GUARD_TEXT + uplink_guard("eth0")).replace("\\\n", "")
+    text = (GUARD_TEXT + pace(USUAL) + uplink_guard("eth0")).replace("\\\n", "")
     drops = [
         x for x in text.splitlines() if x.startswith("add rule") and "counter" in x
     ]

@@ -28,6 +28,7 @@ from rules.ground import Ground, ground
 from rules.guard import GUARD_TEXT, uplink_guard
 from rules.model import Action, Family, Network, Policy, Ports, Proto, Rule
 from rules.objects import Key, Object, Ruleset
+from rules.pace import USUAL, pace
 from rules.ruleset import ruleset
 from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
@@ -221,7 +222,7 @@ def lab() -> Iterator[Lab]:
 def domain() -> Iterator[Lab]:
     """Enter the namespace with all our rules and routes in it."""
     with lab() as found:
-        found.apply(SKELETON_TEXT + GUARD_TEXT + KNOWN)
+        found.apply(SKELETON_TEXT + GUARD_TEXT + pace(USUAL) + KNOWN)
         found.apply("".join(map(uplink_guard, UPLINKS)))
         found.apply(difference(None, whole(found.index)))
         for line, family in _routing(found.index):

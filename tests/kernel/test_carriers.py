@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.capacity import capacity
 from agent.nft import Nft
 from controller import namespaces
 from rules.carriers import carrier_guard
@@ -115,7 +116,11 @@ class Rig:
         return self.folder / name
 
     def load(self, allowed: Allowed, facts: Facts, ground: Ground = ALL) -> None:
-        script = constant(carrier=True) + carrier_guard("eth0") + uplink_guard("tun9")
+        script = (
+            constant(carrier=True, table=capacity())
+            + carrier_guard("eth0")
+            + uplink_guard("tun9")
+        )
         script += difference(None, compile_client(CLIENT, ground))
         script += difference(None, ruleset(allowed, facts))
         with namespaces.inside(self.net("gateway")):

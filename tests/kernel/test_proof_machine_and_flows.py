@@ -34,6 +34,7 @@ from rules.ground import ground
 from rules.guard import GUARD_TEXT
 from rules.model import Action, Family, Policy, Ports, Proto, Rule
 from rules.objects import Key, Map, Object, Ruleset, Set
+from rules.pace import USUAL, pace
 from rules.ruleset import ruleset
 from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
@@ -140,7 +141,7 @@ def domain() -> Iterator[Domain]:
         subprocess.run(["ip", "-batch", "-"], input=LINKS, text=True, check=True)
         index = {link.name: link.index for link in snapshot.here().routing.links}
         found = Domain(vif, uplink, nftables.Nftables(), index)
-        found.apply(SKELETON_TEXT + GUARD_TEXT + KNOWN)
+        found.apply(SKELETON_TEXT + GUARD_TEXT + pace(USUAL) + KNOWN)
         yield found
 
 

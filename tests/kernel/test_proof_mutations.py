@@ -25,6 +25,7 @@ from proof.verify import Prover
 from proof.world import Packet
 from rules.guard import GUARD_TEXT, uplink_guard
 from rules.objects import Chain, Map, Object, Set
+from rules.pace import USUAL, pace
 from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
 from tests.kernel.proof_lab import (
@@ -128,7 +129,7 @@ Undo = Callable[[], None]
 
 
 def restore(lab: Lab) -> None:
-    lab.apply(SKELETON_TEXT + GUARD_TEXT + KNOWN)
+    lab.apply(SKELETON_TEXT + GUARD_TEXT + pace(USUAL) + KNOWN)
     lab.apply("".join(map(uplink_guard, UPLINKS)))
     lab.apply(difference(None, whole(lab.index)))
 

@@ -15,6 +15,7 @@ import pytest
 from controller import namespaces
 from controller.addresses import INTERNAL4, INTERNAL6, MAC
 from proof import snapshot
+from proof.about import LIMITS
 from proof.claims import (
     Alone,
     Asserted,
@@ -293,6 +294,57 @@ def test_what_is_not_modelled_is_possible_and_named(chain: Chain) -> None:
     assert result.packet is not None
     assert (result.packet.protocol, result.packet.second) == (17, 3544)
     assert any(entry in note and note.endswith(": limit") for note in result.notes)
+
+
+def test_what_a_limit_takes_is_assumed_by_name(chain: Chain) -> None:
+    """That all leaves is proved for a client that keeps within its limits."""
+    found = list(Prover().prove(world(chain), everything(chain)))
+
+    less = [r for r in found if "all that its list accepts" in str(r.claim)]
+    assert less
+    assert all(r.status is Status.PROVED and LIMITS in r.notes for r in less)
+    assert not [r for r in found if r not in less and LIMITS in r.notes]
+
+
+TAKES = "limit rate over 1/second drop"
+GIVES = {
+    "within a rate": "limit rate 1/second accept",
+    "beyond a rate": "limit rate over 1/second accept",
+    "by vif, beyond a rate": "update @pace { iif limit rate over 1/second } accept",
+}
+
+
+@pytest.mark.parametrize("rule", GIVES.values(), ids=list(GIVES))
+def test_a_limit_that_accepts_is_never_trusted(rule: str, chain: Chain) -> None:
+    """And the same limit in front of a drop is what the assumption is about."""
+    add = "add set ip qubes pace { type iface_index; flags dynamic; }\n"
+    where = "rule ip qubes custom-forward udp dport 3544"
+    reached: list[set[str]] = []
+    for what in (rule, TAKES):
+        with restored(chain, *GATEWAYS):
+            script = f"{add}add {where} {what}"
+            chain.run("sys-firewall", "nft", "-f", "-", feed=script)
+            results = broken(chain, everything(chain))
+            assert not [r for r in results if r.status is not Status.POSSIBLE]
+            reached.append({str(r.claim) for r in results})
+
+    assert "work reaches no more than its list accepts" in reached[0]
+    assert reached[1] == set()
+
+
+def test_a_client_that_is_held_is_refuted_with_the_rule_that_holds_it(
+    chain: Chain,
+) -> None:
+    vifs = world(chain).places["sys-firewall"].clients.items()
+    vif = next(vif for vif, client in vifs if client.name == "work")
+    with restored(chain, *GATEWAYS):
+        script = f"add element inet ravelin-guard held {{ {vif} }}"
+        chain.run("sys-firewall", "nft", script)
+        results = broken(chain, everything(chain))
+
+    assert {str(r.claim) for r in results} == {"work reaches all that its list accepts"}
+    assert {r.status for r in results} == {Status.REFUTED}
+    assert all("opening" in str(r.hops[-1].rule) for r in results)
 
 
 def test_uplinks_in_a_circle_are_never_proved(chain: Chain) -> None:

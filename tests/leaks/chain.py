@@ -192,10 +192,10 @@ class Voice:
         self._db.watch("/ravelin/status")
         self._db.connect()
 
-    def wait(self) -> str:
+    def wait(self, patience: float = PATIENCE) -> str:
         """Return the next status; AssertionError if none comes in time."""
         while not self._db.take_events():
-            assert select.select([self._db], [], [], PATIENCE)[0], "no status"
+            assert select.select([self._db], [], [], patience)[0], "no status"
         return (self._db.read("/ravelin/status") or b"").decode()
 
     def __enter__(self) -> Self:

@@ -26,6 +26,7 @@ from proof.netlink import (
 )
 from proof.snapshot import Sources
 from rules.guard import GUARD_TEXT, uplink_guard
+from rules.pace import USUAL, pace
 from rules.skeleton import SKELETON_TEXT
 from tests.proof.namespaces_apart import apart
 
@@ -124,7 +125,12 @@ def test_sets_maps_and_rules_are_read_as_the_kernel_has_them() -> None:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("space")
 def test_all_that_we_load_ourselves_is_covered() -> None:
-    run("nft", "-f", "-", text=SKELETON_TEXT + GUARD_TEXT + uplink_guard("lo"))
+    run(
+        "nft",
+        "-f",
+        "-",
+        text=SKELETON_TEXT + GUARD_TEXT + pace(USUAL) + uplink_guard("lo"),
+    )
 
     found = snapshot.here()
 

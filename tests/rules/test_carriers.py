@@ -19,6 +19,7 @@ from rules.flows import (
 )
 from rules.guard import NETDEV_GUARD
 from rules.objects import IP, IP6, Key, Map, Set
+from rules.pace import USUAL
 from rules.routing import UPSTREAM, routing
 from rules.ruleset import closed, ruleset
 
@@ -116,7 +117,7 @@ def test_closed_is_every_set_of_a_carrier_and_nothing_in_it() -> None:
 
 
 def test_every_set_is_declared_as_the_constant_rules_declare_it() -> None:
-    declared = constant(carrier=True).splitlines()
+    declared = constant(carrier=True, table=USUAL).splitlines()
 
     for key, content in ruleset(EVERYTHING, FACTS).items():
         assert isinstance(content, Set | Map)
@@ -142,7 +143,7 @@ def test_clients_are_routed_into_the_tunnel_and_nowhere_else() -> None:
 
 
 def test_a_plain_gateway_has_none_of_it() -> None:
-    assert CARRIER_TEXT not in constant(carrier=False)
+    assert CARRIER_TEXT not in constant(carrier=False, table=USUAL)
     assert Key(IP, "by_uid") not in ruleset(EVERYTHING, Facts())
 
 

@@ -14,6 +14,7 @@ import pytest
 from agent.machine import Way
 from firewallvm.states import FIREWALLVM
 from netvm.states import NETVM
+from rules.constant import constant
 from rules.facts import Client, Facts, Uplink
 from rules.flows import (
     BY_RULES,
@@ -24,10 +25,10 @@ from rules.flows import (
     Allowed,
     Flow,
 )
-from rules.guard import GUARD_TEXT, NETDEV_GUARD, uplink_guard
+from rules.guard import NETDEV_GUARD, uplink_guard
 from rules.objects import ARP_GUARD, GUARD, IP, IP6, Key, Map, Set
+from rules.pace import USUAL
 from rules.ruleset import closed, ruleset
-from rules.skeleton import SKELETON_TEXT
 from rules.transaction import difference
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +52,7 @@ FACTS = Facts(
     resolvers=frozenset(map(ip_address, ("198.51.100.53", "2001:db8::53"))),
     connected=frozenset(map(ip_address, ("10.138.0.9", "fd09:24ef:4179::a8a:9"))),
     internal=frozenset({"10.137.0.0/16", "fd09:24ef:4179::/48"}),
+    held=frozenset({14}),
 )
 EVERYTHING = frozenset({BY_RULES, CLIENT_DNS, OWN_TRAFFIC, PING})
 
@@ -70,6 +72,7 @@ CONTENTS = {
     (GUARD, "addresses6"): {"fd09:24ef:4179::a8a:7", "fd09:24ef:4179::a8a:9"},
     (ARP_GUARD, "clients"): {f"13 . {MAC} . 10.137.0.5", f"14 . {MAC2} . 10.138.0.7"},
     (GUARD, "here4"): {"2 . 192.168.1.7"},
+    (GUARD, "held"): {"14"},
     (NETDEV_GUARD, "adopted"): {"2", "3"},
     (NETDEV_GUARD, "own4"): {"2 . 192.168.1.7"},
     (NETDEV_GUARD, "own6"): {"3 . 2001:db8::7", "3 . ::"},
@@ -171,13 +174,13 @@ def test_an_address_that_two_vifs_claim_leads_to_one_chain() -> None:
 
 
 def test_every_set_is_declared_as_the_constant_rules_declare_it() -> None:
-    constant = (GUARD_TEXT + SKELETON_TEXT).splitlines()
+    declared_there = constant(carrier=False, table=USUAL).splitlines()
 
     for key, content in ruleset(EVERYTHING, FACTS).items():
         assert isinstance(content, Set | Map)
         kind = type(content).__name__.lower()
         declared = f"add {kind} {key.table} {key.name} {{ {content.declaration} }}"
-        assert declared in constant
+        assert declared in declared_there
 
 
 def test_the_order_of_facts_makes_no_difference() -> None:
@@ -214,7 +217,7 @@ CASES = {
 
 def golden(name: str) -> str:
     purpose, allowed, facts = CASES[name]
-    parts = [GUARD_TEXT, SKELETON_TEXT]
+    parts = [constant(carrier=False, table=USUAL)]
     parts += [uplink_guard(uplink.name) for uplink in facts.uplinks]
     parts.append(f"\n{difference(None, ruleset(allowed, facts))}")
     return f"# {purpose}\n# Without the chains of the clients' rules.\n{''.join(parts)}"

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
 from agent.berth import Berth
+from agent.capacity import capacity
 from agent.conntrack import CtNetlink
 from agent.cut import Cutter
 from agent.enforce import Enforcer
@@ -127,7 +128,7 @@ class Room:
         with namespaces.inside(self.net("gateway")):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             firewall = Nft()
-            firewall.load(constant(carrier=True))
+            firewall.load(constant(carrier=True, table=capacity()))
             self.berth = Berth(start.NAME, berths)
             self.door = Door(meeting / start.SOCKET, self.berth.uid)
             self.daemon = Daemon(self.berth, self.door, parsed)
