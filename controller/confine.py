@@ -185,6 +185,8 @@ def _become(
         _confine(confinement)
         for each in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
             signal.signal(each, signal.SIG_DFL)
+        if output is not None:  # an agent that is told to reload before it listens
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.execve(argv[0], list(argv), env)  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(told, str(error).encode())

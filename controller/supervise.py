@@ -18,7 +18,9 @@ from controller.ports import Process
 
 FIRST_DELAY = 0.2  # seconds
 LONGEST_DELAY = 10.0
-HEALTHY_AFTER = 30.0  # seconds of being ready that make earlier failures forgotten
+# Seconds of being ready that make earlier failures forgotten.  As long as the
+# longest delay, one that always fails is still not started more often than that.
+HEALTHY_AFTER = LONGEST_DELAY
 START_LIMIT = 30.0  # seconds until READY=1
 WATCHDOG = 10.0  # seconds between two WATCHDOG=1 of an agent that is ready
 TRIM_EVERY = 5.0  # seconds between two looks at the log of a process that is mute

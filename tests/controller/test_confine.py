@@ -379,6 +379,13 @@ def test_an_agent_begins_with_the_network_a_uid_of_its_own_and_nothing_else(
     assert found["NoNewPrivs"] == "1"
 
 
+def test_an_agent_that_is_told_to_reload_before_it_listens_goes_on(net: Path) -> None:
+    """SIGHUP is ignored until its program says otherwise; a person's is as usual."""
+    agent = shown(Confinement(net, View("sys-net"), rights_of_an_agent(62001)))
+    assert int(agent["SigIgn"], 16) & 1 << signal.SIGHUP - 1
+    assert code(confined(net), "/bin/sh", "-c", "kill -HUP $$; exit 0") == 129
+
+
 def test_root_inside_cannot_leave_or_change_the_network(net: Path) -> None:
     found = shown(confined(net))
     net_admin, sys_module, sys_ptrace, sys_admin, mknod = 12, 16, 19, 21, 27
