@@ -70,6 +70,11 @@ class Choice:
         """Take the surroundings as they are now."""
         self._around = surroundings(facts)
 
+    @property
+    def lacking(self) -> str:
+        """Why there is no server to try, in words for people, or nothing."""
+        return self._around.lacking or self.trouble.text
+
     def is_due(self) -> bool:
         """Whether the next attempt may begin."""
         return self.target is None and self.attempts.due <= self._clock()

@@ -132,7 +132,7 @@ class OpenVpn:
         if self.progress is Progress.PROVEN:
             missing = "the server named no resolver: names are not found"
             return "" if self._named else missing
-        return self._choice.trouble.text or self._trouble.text
+        return self._choice.lacking or self._trouble.text
 
     def report(self) -> Mapping[str, str]:
         """Return the server, what it sent and got in bytes, and the cipher."""

@@ -24,6 +24,11 @@ class Surroundings:
     families: frozenset[Family] = frozenset()
     resolvers: frozenset[Address] = frozenset()
 
+    @property
+    def lacking(self) -> str:
+        """What is missing for any tunnel, in words for people, or nothing."""
+        return "" if self.ready else "no uplink"
+
 
 def surroundings(facts: Facts) -> Surroundings:
     """Return what is around, from facts that no driver has added to yet."""

@@ -27,10 +27,12 @@ class Attempt:
         """Whether it was seen to carry data."""
         return self.health is not None and self.health.proven
 
-    def begun(self, now: float, patience: float, *, probed: bool) -> "Attempt":
+    def begun(
+        self, now: float, patience: float, *, probed: bool, errors: int = 0
+    ) -> "Attempt":
         """Return the attempt after the device was told."""
         keepalive = _keepalive(self.peer)
-        return replace(self, health=Health(now, keepalive, patience, probed))
+        return replace(self, health=Health(now, keepalive, patience, probed, errors))
 
     def answered(self, now: float) -> "Attempt":
         """Return the attempt after something in the tunnel answered."""

@@ -85,3 +85,6 @@ class Device(Protocol):
     @property
     def peer(self) -> PeerState | None:
         """What was said last of the one peer."""
+
+    def errors(self) -> int:
+        """Return how often the network said that it reaches somebody not."""

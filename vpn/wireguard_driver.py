@@ -134,11 +134,10 @@ class WireguardDriver:
             self._start(now)
         attempt = self._attempt
         if attempt and attempt.health is None and self._device.ready and facts.tunnel:
+            errors, patience = self._device.errors(), self._rotation.patience()
             self._device.set(setting(self._profile, attempt))
-            self._has_peer = True
-            self._attempt = attempt.begun(
-                now, self._rotation.patience(), probed=bool(self._profile.dns)
-            )
+            self._has_peer, probed = True, bool(self._profile.dns)
+            self._attempt = attempt.begun(now, patience, probed=probed, errors=errors)
             self._probe.begin(self._profile.dns)
             self._at.look = now + LOOK_IN_HURRY
 
@@ -147,7 +146,7 @@ class WireguardDriver:
         if self._clash or self._is_proven():
             return self._clash
         waiting = "" if self._device.ready else f"{self._device.word} does not run"
-        return self._unmade or self._trouble or waiting
+        return self._unmade or self._around.lacking or self._trouble or waiting
 
     def report(self) -> Mapping[str, str]:
         """Return what ``ravelin status`` shows of the tunnel."""
@@ -231,7 +230,7 @@ class WireguardDriver:
             if peer.endpoint not in (None, attempt.target):
                 self._device.steer(attempt.peer.public, attempt.target)
         self._attempt = replace(attempt, health=health)
-        match health.verdict(now):
+        match health.verdict(now, self._device.errors()):
             case Verdict.WAITING:
                 return False
             case Verdict.PROVEN:
@@ -241,6 +240,11 @@ class WireguardDriver:
                     self._probe.begin(self._profile.dns)
                 else:
                     self._probe.stop()
-            case Verdict.UNANSWERED | Verdict.EMPTY | Verdict.SILENT as verdict:
-                self._fail(f"{where(attempt.target)}: {verdict.value}", now)
+            case (
+                Verdict.UNANSWERED
+                | Verdict.UNREACHABLE
+                | Verdict.EMPTY
+                | Verdict.SILENT
+            ) as failed:
+                self._fail(f"{where(attempt.target)}: {failed.value}", now)
         return True

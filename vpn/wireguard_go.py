@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent.berth import DAEMONS, Berth
 from rules.facts import Uid
-from vpn import tun
+from vpn import tun, unreachable
 from vpn.endpoints import Target
 from vpn.tun import Tun
 from vpn.wireguard_device import PeerState, Setting
@@ -128,6 +128,10 @@ class WireguardGo:
     def look(self) -> None:
         """Ask for `peer`, which comes later."""
         self._ask(GET)
+
+    def errors(self) -> int:
+        """Return how often the network said that it reaches somebody not."""
+        return unreachable.told()
 
     def close(self) -> None:
         """Delete the device, by which the daemon ends."""

@@ -34,6 +34,7 @@ class Verdict(Enum):
     WAITING = "no verdict yet"
     PROVEN = "the tunnel carries data"
     UNANSWERED = "no handshake: not reachable, or a key is wrong on one side"
+    UNREACHABLE = "no handshake: the network says that it cannot be reached"
     EMPTY = "a handshake, but nothing comes back through the tunnel"
     SILENT = "nothing comes any more"
 
@@ -42,7 +43,8 @@ class Verdict(Enum):
 class Health:
     """What was seen of one attempt since ``begun``.
 
-    ``keepalive`` and ``patience`` are seconds.  ``probed``: there is somebody in
+    ``keepalive`` and ``patience`` are seconds, ``errors`` is how often the network
+    had said by then that it cannot reach somebody.  ``probed``: there is somebody in
     the tunnel who is asked, so a handshake alone proves nothing yet.
     """
 
@@ -50,6 +52,7 @@ class Health:
     keepalive: int
     patience: float
     probed: bool
+    errors: int = 0
     proven: bool = False
     handshake: int = 0
     shaken_at: float = 0.0
@@ -85,13 +88,16 @@ class Health:
         """Return the health after something in the tunnel answered."""
         return replace(self, proven=True, heard_at=now, unheard_since=None)
 
-    def verdict(self, now: float) -> Verdict:
-        """Return what all that means."""
+    def verdict(self, now: float, errors: int = 0) -> Verdict:
+        """Return what all that means; ``errors`` is as at the beginning."""
         if self.proven:
             return Verdict.SILENT if self._is_silent(now) else Verdict.PROVEN
         if not self.handshake:
+            silence = (
+                Verdict.UNREACHABLE if errors > self.errors else Verdict.UNANSWERED
+            )
             late = now >= self.begun + self.patience
-            return Verdict.UNANSWERED if late else Verdict.WAITING
+            return silence if late else Verdict.WAITING
         late = now >= self.shaken_at + self.patience
         return Verdict.EMPTY if late else Verdict.WAITING
 

@@ -12,7 +12,7 @@ from socket import if_nametoindex
 from agent.netlink import ROUTE, Netlink
 from agent.ports import NetlinkError
 from rules.facts import Mark
-from vpn import tun
+from vpn import tun, unreachable
 from vpn.endpoints import Target
 from vpn.wireguard_device import PeerState, Setting
 from vpn.wireguard_netlink import (
@@ -64,6 +64,10 @@ class WireguardKernel:
     def fileno(self) -> int:
         """Return -1: the kernel speaks only when it is asked."""
         return -1
+
+    def errors(self) -> int:
+        """Return how often the network said that it reaches somebody not."""
+        return unreachable.told()
 
     def close(self) -> None:
         """Ask no more; the device stays."""

@@ -48,20 +48,38 @@ def test_a_bad_profile_is_named_by_its_line() -> None:
         made.machine.does("down")
 
 
-def test_a_wrong_key_and_an_unreachable_server_are_named() -> None:
+def test_a_wrong_key_and_an_unreachable_server_are_told_apart() -> None:
+    """Both are silent, but where nothing is, the network says so by ICMP."""
     with room() as made:
         made.give_good(PublicKey=base64(Keys().public))
         made.machine.up()
 
-        assert "no handshake" in made.problem()
+        silent = "no handshake: not reachable, or a key is wrong on one side"
+        assert made.problem() == f"{PROVIDER}:51820: {silent}"
         assert closed(made)
 
-        made.give_good("192.0.2.200")
-        made.machine.up()
+        unreachable = "no handshake: the network says that it cannot be reached"
+        made.give_good("192.0.2.200")  # where no host is
+        says(made, f"192.0.2.200:51820: {unreachable}")
 
-        until(lambda: str(made.vpn()["problem"]).startswith("192.0.2.200:"), PATIENCE)
-        assert closed(made)
+        made.provider.port += 1000  # where the host listens not
+        made.give_good()
+        made.provider.port -= 1000
+        says(made, f"{PROVIDER}:52820: {unreachable}")
+
+        tool = ["ip", "link", "delete", "eth0"]
+        made.machine.tool("sys-vpn", *tool)
+        until(lambda: made.vpn()["problem"] == "no uplink", PATIENCE)
+        assert made.vpn()["state"] == "down"
         made.machine.does("down")
+
+
+def says(made: Room, problem: str) -> None:
+    """Take in the profile, and wait for what status then says."""
+    made.machine.up()
+    until(lambda: made.vpn()["problem"] == problem, PATIENCE * 2)
+    assert made.vpn()["state"] == "connecting"
+    assert closed(made)
 
 
 def test_a_name_is_asked_over_the_uplink_only_while_it_must_be() -> None:

@@ -13,7 +13,7 @@ DAEMON = 61500
 
 @dataclass
 class FakeDevice:
-    """``launcher``: one waits to be started; ``set_`` are what it was told."""
+    """``launcher``: one waits to be started; ``said``: what the network said."""
 
     link: tuple[str, int] | None = None
     ready: bool = False
@@ -27,6 +27,7 @@ class FakeDevice:
     news: bool = False
     refuses: OSError | None = None
     word: str = "a fake"
+    said: int = 0
     carrier: Carrier = field(default_factory=lambda: Uid(DAEMON))
 
     def fileno(self) -> int:
@@ -57,6 +58,9 @@ class FakeDevice:
 
     def look(self) -> None:
         self.looks += 1
+
+    def errors(self) -> int:
+        return self.said
 
     # What happens to it.
 

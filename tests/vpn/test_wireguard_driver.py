@@ -248,6 +248,24 @@ def test_a_server_without_an_answer_is_named_and_the_next_one_tried() -> None:
     assert loop.device.told[-1].target.address == SECOND
 
 
+def test_a_server_that_the_network_does_not_reach_is_told_from_a_silent_one() -> None:
+    """What was said before this attempt was about another."""
+    loop = Loop()
+    loop.device.said = 3
+    loop.turn()
+    loop.run(5.1)
+    silent = loop.driver.trouble()
+    loop.run(1.0)
+    loop.device.said += 1
+
+    loop.run(10.5)
+
+    assert silent.endswith("not reachable, or a key is wrong on one side")
+    assert loop.driver.trouble() == (
+        "203.0.113.1:51820: no handshake: the network says that it cannot be reached"
+    )
+
+
 def test_while_it_pauses_nothing_is_carried_and_the_device_has_no_peer() -> None:
     loop = Loop()
     loop.turn()
