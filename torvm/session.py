@@ -37,6 +37,7 @@ from torvm.said import (
 from torvm.usage import Usage
 
 RETRY = 1.0  # seconds before tor is told again what it refused
+JUMPED = Clock(None)
 COMPLETE = 100  # percent
 TOLD = (LISTEN, RELEASE)
 OF_LISTENERS = frozenset({"transport", "dnsport", "socksport", "disablenetwork"})
@@ -171,13 +172,19 @@ class Session:
             case ByProxy(why):
                 self.proxy = why
             case Established(circuits):
-                self._circuits, self.proxy = circuits, ""
+                self._established(circuits=circuits)
             case Live(live):
                 self.live = live
             case Clock():
                 self.clock = said
         after = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
         return before != after
+
+    def _established(self, *, circuits: bool) -> None:
+        self._circuits, self.proxy = circuits, ""
+        # After a jump tor builds circuits anew, and says nothing of 100 %.
+        if circuits and self.clock == JUMPED:
+            self.clock = None
 
     def _meet(self, listening: frozenset[Listener]) -> None:
         if self._met:

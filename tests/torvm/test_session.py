@@ -248,6 +248,20 @@ def test_the_clock_is_no_trouble_once_tor_is_through() -> None:
     assert found.clock is None
 
 
+def test_a_clock_that_jumped_is_no_trouble_once_there_are_circuits_again() -> None:
+    """One that is wrong may be wrong all the same."""
+    found = session()
+    found.hear(Clock(None), NOW)
+    found.hear(Established(circuits=False), NOW)
+    assert found.clock == Clock(None)
+    found.hear(Established(circuits=True), NOW)
+    assert found.clock is None
+    found.hear(Clock(7200), NOW)
+    found.hear(Established(circuits=True), NOW)
+
+    assert found.clock == Clock(7200)
+
+
 def test_relays_that_leave_the_list_stay_until_the_next() -> None:
     found = session()
     assert found.hear(RelaysSeen(frozenset(), frozenset({RELAY})), NOW)
