@@ -78,6 +78,36 @@ def test_an_expired_certificate_and_an_unreachable_server_are_named() -> None:
         made.machine.does("down")
 
 
+def test_keys_and_certificates_that_do_not_fit_are_named() -> None:
+    """One after the other, by the file alone; a good one then works."""
+    with room() as made:
+        good = profile(made.pki, f"{PROVIDER} {PORT} udp")
+        theirs, other = made.pki.read("client.key"), made.pki.read("server.key")
+        old = profile(made.pki, f"{PROVIDER} {PORT} udp", cert="old-client")
+        cases = {
+            old: "<cert> expired on 2020-02-01",
+            good.replace(theirs, other): "<key> does not belong to <cert>",
+            good.replace(made.pki.read("ca.crt"), made.pki.read("client.crt")): (
+                "the server's certificate is not of the authority in <ca>"
+            ),
+        }
+        for text, cause in cases.items():
+            made.give(text)
+            made.machine.up()
+            wanted = f"{cause} ({PROVIDER} port {PORT}/udp)"
+            until(lambda wanted=wanted: made.vpn()["problem"] == wanted, PATIENCE * 2)
+            assert closed(made)
+
+        made.give(good)
+        made.machine.up()
+        until(made.flows, PATIENCE)
+        made.machine.tool("sys-vpn", "ip", "link", "delete", "eth0")
+        until(lambda: made.vpn()["problem"] == "no uplink", PATIENCE)
+        assert made.vpn()["state"] == "down"
+        assert closed(made)
+        made.machine.does("down")
+
+
 def test_a_name_is_asked_over_the_uplink_only_while_it_must_be() -> None:
     with room() as made:
         made.machine.internet.set_names({"vpn.example.com": (IPv4Address(PROVIDER),)})
