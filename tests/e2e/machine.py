@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 RAVELIN = str(ROOT / "bin" / "ravelin")
 HOME = (ROOT / "examples" / "home.toml").read_text()
 RUNTIME = Path("/run/rv")
+FELL = "ended, exit code 1"  # of an agent that nobody told to (`agent.start`)
 MARK = "RAVELIN_TEST"  # in the environment of all that a machine starts
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 ANSWER = 5.0  # seconds for one answer; where none must come, a test waits that long
@@ -135,6 +136,12 @@ class Machine:
             for row in rows
         }
 
+    def fallen(self) -> list[str]:
+        """Return each end of an agent that nobody wished, of the last 1000 events."""
+        events = json.loads(self.ravelin("--json", "log").out)["events"]
+        agents = (each for each in events if "/" not in each["domain"])
+        return [str(each) for each in agents if FELL in each["text"]]
+
     # What a judge sees, without the product's help.
 
     def net(self, domain: str) -> Path:
@@ -151,6 +158,21 @@ class Machine:
     ) -> bool:
         """Say whether one attempt gets through."""
         return self.tries(domain, proto, address, port) == "reached"
+
+    def taken_for(self, domain: str, address: str = WEB4) -> str:
+        """Return whom a web server takes a domain for, nothing if not within a second.
+
+        It is what ``ravelin run DOMAIN -- curl`` tells, without three processes.
+        """
+        try:
+            with namespaces.inside(self.net(domain)):
+                opened = socket.create_connection((address, HTTP), timeout=1)
+            with opened:
+                opened.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                page = opened.makefile("rb").read().decode()
+        except OSError:
+            return ""
+        return [*page.partition("\r\n\r\n")[2].split(), "", ""][1]
 
     def stream(self, domain: str, address: str = WEB4) -> "Stream":
         """Open a connection to the echo of the lab, until `hang_up`."""

@@ -99,7 +99,7 @@ class Room:
         return words[1] if words else ""
 
     def flows(self) -> bool:
-        return self.seen_from("work") == IN_TUNNEL
+        return self.machine.taken_for("work") == IN_TUNNEL
 
     def daemon(self) -> int:
         """Return the pid of the daemon in the VPN, once there is one."""

@@ -29,7 +29,8 @@ from tests.leaks.chain import PATIENCE, Chain
 
 WEB, WEB6, OTHER = "198.51.100.80", "2001:db8:80::80", "198.51.100.81"
 ATTEMPT = 5.0  # seconds until another circuit is tried
-CIRCUITS = 60.0  # seconds; only a failing test waits that long
+CIRCUITS = 150.0  # seconds; only a failing test waits that long
+FELL = "ended, exit code 1"  # `agent.start`
 NET = """
 [domains.sys-net]
 personality = "netvm"
@@ -52,6 +53,9 @@ firewall = [
   "accept dsthost=www.example.com proto=tcp dstports=80",
 ]
 """
+Address = IPv4Address | IPv6Address
+Place = tuple[Address, int]  # an address and a TCP port
+BRIDGE: Place = (ip_address("203.0.113.20"), 4443)
 RELAYS = frozenset(
     (ip_address(f"203.0.113.{number}"), port)
     for number in NUMBERS.values()
@@ -118,19 +122,26 @@ class TorChain(Chain):
                     return pid
         raise LookupError(f"sys-tor has no {name}")
 
+    def running(self, name: str) -> int:
+        """Return the pid of a program in sys-tor, once it runs."""
+        return until(lambda: self._pid(name), within=CIRCUITS)
+
     def end(self, name: str) -> None:
         """Kill a program in sys-tor, see it end and another one come."""
-        pid = self.process(name)
+        pid = self.running(name)
         with os.fdopen(os.pidfd_open(pid)) as handle:
             os.kill(pid, signal.SIGKILL)
             assert select.select([handle], [], [], PATIENCE)[0]
-        until(lambda: self.runs(name), within=CIRCUITS)
+        self.running(name)
 
     def runs(self, name: str) -> bool:
         """Whether a program runs in sys-tor."""
+        return self._pid(name) > 0
+
+    def _pid(self, name: str) -> int:
         with suppress(LookupError):
-            return self.process(name) > 0
-        return False
+            return self.process(name)
+        return 0
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
@@ -167,6 +178,13 @@ class TorChain(Chain):
             lambda: self.fetch(client, address, patience=ATTEMPT), within=CIRCUITS
         )
 
+    def fallen(self) -> list[object]:
+        """Return each end of an agent that nobody wished, of the last 1000 events."""
+        told = self.ask("log").data
+        assert isinstance(told, dict)
+        agents = (each for each in told["events"] if "/" not in each["domain"])
+        return [each for each in agents if FELL in each["text"]]
+
     @property
     def exits(self) -> frozenset[str]:
         """The addresses that a site may see."""
@@ -184,10 +202,10 @@ class TorChain(Chain):
             yield Streams(self, controller)
 
     @contextmanager
-    def uplink(self) -> Iterator["Uplink"]:
-        """See all that comes out of sys-tor's uplink."""
+    def uplink(self, *more: Place) -> Iterator["Uplink"]:
+        """See all that comes out of sys-tor's uplink; ``more`` may be talked to."""
         with Sniffer(self.net("sys-net"), EVERY) as sniffer:
-            made = Uplink(sniffer, frozenset(self.ip("sys-tor")))
+            made = Uplink(sniffer, frozenset(self.ip("sys-tor")), RELAYS | {*more})
             yield made
 
     def agent(self, domain: str) -> int:
@@ -204,10 +222,11 @@ class Uplink:
     """What came out of sys-tor, and what of it nobody may send."""
 
     def __init__(
-        self, sniffer: Sniffer, own: frozenset[IPv4Address | IPv6Address]
+        self, sniffer: Sniffer, own: frozenset[Address], places: frozenset[Place]
     ) -> None:
         self._sniffer = sniffer
         self._own = own
+        self._places = places
 
     @property
     def packets(self) -> list[Packet]:
@@ -226,7 +245,7 @@ class Uplink:
     def _allowed(self, packet: Packet) -> bool:
         if packet.source not in self._own:
             return False
-        to_relay = (packet.destination, packet.port) in RELAYS
+        to_relay = (packet.destination, packet.port) in self._places
         return packet.neighbourly or (packet.protocol == TCP and to_relay)
 
 

@@ -8,14 +8,13 @@ import pytest
 
 from tests.e2e.machine import until
 from tests.lab.sniffer import TCP, UDP
-from tests.tor.chain import CIRCUITS, OTHER, WEB, WEB6, TorChain
+from tests.tor.chain import BRIDGE, CIRCUITS, OTHER, WEB, WEB6, TorChain
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning"),
 ]
 
-BRIDGE = (ip_address("203.0.113.20"), 4443)
 VIRTUAL = "@10.139.1.1"
 
 

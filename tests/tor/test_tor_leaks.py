@@ -14,12 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.l2 import Ether
 
 from controller import namespaces
 from tests.lab import attacks
+from tests.lab.attacks import PROBE, ip
 from tests.lab.scene import Scene
-from tests.lab.sniffer import TCP, Sniffer
-from tests.tor.chain import WEB, WEB6, TorChain
+from tests.lab.sniffer import TCP as TCP_NUMBER
+from tests.lab.sniffer import Sniffer
+from tests.leaks.rounds import Record, happen
+from tests.tor.chain import BRIDGE, RELAYS, WEB, WEB6, TorChain
 
 pytestmark = pytest.mark.kernel
 
@@ -37,6 +42,7 @@ ATTACKS: dict[Attack, str] = {
 
 
 PAUSE = 0.1  # seconds
+ROUNDS = 8
 
 
 def name(value: object) -> str:
@@ -63,13 +69,13 @@ def scene(tor: TorChain, client: str, other: str) -> Scene:
 @contextmanager
 def busy(tor: TorChain, client: str) -> Iterator[None]:
     """Have a client try everything without a pause meanwhile."""
-    over = threading.Event()
+    over, frames = threading.Event(), attacks.fuzz(scene(tor, client, "anon2"))
 
     def work() -> None:
-        frames = attacks.fuzz(scene(tor, client, "anon2"))
         # Without a pause tor would have no time for anybody else.
         while not over.wait(PAUSE):
-            attacks.send(tor.net(client), "eth0", frames)
+            with suppress(OSError):  # its link is being laid anew
+                attacks.send(tor.net(client), "eth0", frames)
             for address in (WEB, WEB6):
                 with namespaces.inside(tor.net(client)), suppress(OSError):
                     socket.create_connection((address, 80), timeout=0.2).close()
@@ -128,25 +134,39 @@ def test_a_daemon_of_the_gateway_itself_reaches_nobody(tor: TorChain) -> None:
     assert [packet for packet in uplink.packets if packet.marked] == []
 
 
+def test_a_client_reaches_no_relay_by_itself(tor: TorChain) -> None:
+    """TunnelCrack, ServerIP (CVE-2023-36673): the way to relays is tor's alone."""
+    at = scene(tor, "anon", "anon2")
+    ether = Ether(src=at.client_mac, dst=at.gateway_mac)
+    kinds = [UDP(sport=4242, dport=5000)]
+    kinds += [TCP(sport=4242, dport=5000, flags=flags) for flags in ("S", "A", "PA")]
+    frames = [
+        bytes(ether / ip(at.client, str(to)) / kind / PROBE)
+        for to, _ in (*RELAYS, BRIDGE)
+        for kind in kinds
+    ]
+    with tor.uplink() as uplink:
+        attacks.send(tor.net("anon"), "eth0", frames)
+        assert tor.through("anon2") in tor.exits
+    assert uplink.leaked == []
+    assert [packet for packet in uplink.packets if packet.marked] == []
+
+
 def tor_is_killed(tor: TorChain) -> None:
     tor.end("/usr/bin/tor")
-    tor.through("anon2")
 
 
 def agent_is_killed(tor: TorChain) -> None:
     tor.end("torvm")
-    tor.through("anon2")
 
 
 def agent_reloads(tor: TorChain) -> None:
-    os.kill(tor.process("torvm"), signal.SIGHUP)
-    tor.through("anon2")
+    os.kill(tor.running("torvm"), signal.SIGHUP)
 
 
 def tor_reads_its_file_again(tor: TorChain) -> None:
     """Somebody sends SIGHUP: tor is held then, until the agent lets it out."""
-    os.kill(tor.process("/usr/bin/tor"), signal.SIGHUP)
-    tor.through("anon2")
+    os.kill(tor.running("/usr/bin/tor"), signal.SIGHUP)
 
 
 def rules_are_reloaded(tor: TorChain) -> None:
@@ -158,7 +178,6 @@ def rules_are_reloaded(tor: TorChain) -> None:
 def rules_are_deleted(tor: TorChain) -> None:
     """L9: somebody flushes the table; the agent takes it back."""
     tor.run("sys-tor", "nft", "flush table ip qubes")
-    tor.through("anon2")
 
 
 def uplink_flaps(tor: TorChain) -> None:
@@ -170,17 +189,63 @@ def uplink_flaps(tor: TorChain) -> None:
     for way in ("down", "up"):
         tor.run("sys-net", "ip", "link", "set", vif, way)
     tor.until("up")
-    tor.through("anon2")
+
+
+def both_are_killed(tor: TorChain) -> None:
+    for pid in (tor.running("torvm"), tor.running("/usr/bin/tor")):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def gateway_boots(tor: TorChain) -> None:
+    """A new namespace, new links, another agent and another tor."""
+    tor.cli("restart", "sys-tor")
+
+
+def routes_are_injected(tor: TorChain) -> None:
+    """TunnelVision (CVE-2024-3661): what DHCP's option 121 would put into main."""
+    gateway = str(tor.ip("sys-net")[0])
+    for to in ("0.0.0.0/1", "128.0.0.0/1", f"{WEB}/32"):
+        words = f"route replace {to} via {gateway} dev eth0 onlink"
+        tor.run("sys-tor", "ip", *words.split())
+
+
+def sites_are_on_the_local_network(tor: TorChain) -> None:
+    """TunnelCrack, LocalNet (CVE-2023-36672): the web's prefix is on the link."""
+    tor.run("sys-tor", "ip", "route", "replace", "198.51.100.0/24", "dev", "eth0")
+
+
+def entry_is_another(tor: TorChain) -> None:
+    """A bridge is chosen: not one relay may be talked to any more; and back."""
+    tor.become('bridges = "tor.bridges"')
+    tor.become()
+
+
+def bridges_are_misspelt(tor: TorChain) -> None:
+    """L2: a file with an error, and what it was again."""
+    good = (tor.runtime / "tor.bridges").read_text()
+    tor.secret("tor.bridges", f"{good}\\\n")
+    try:
+        tor.become('bridges = "tor.bridges"', state="error")
+    finally:
+        tor.secret("tor.bridges", good)
+        tor.become()
 
 
 HAPPENINGS: tuple[Happening, ...] = (
     tor_is_killed,
     agent_is_killed,
+    both_are_killed,
     agent_reloads,
     tor_reads_its_file_again,
     rules_are_reloaded,
     rules_are_deleted,
     uplink_flaps,
+    gateway_boots,
+    routes_are_injected,
+    sites_are_on_the_local_network,
+    entry_is_another,
+    bridges_are_misspelt,
 )
 
 
@@ -194,8 +259,25 @@ def test_nothing_leaves_while_something_happens(
         tor.through("anon2")
     assert uplink.leaked == []
     assert [p for p in uplink.packets if p.marked] == []
-    assert [p for p in uplink.packets if p.protocol == TCP]
+    assert [p for p in uplink.packets if p.protocol == TCP_NUMBER]
     assert tor.through("anon") in tor.exits
+
+
+def test_nothing_leaves_whatever_follows_whatever(tor: TorChain) -> None:
+    """The same in another order each time, upon what is not well yet."""
+    record = Record("tor")
+    with busy(tor, "anon"):
+        leaks = happen(
+            tor,
+            record,
+            HAPPENINGS,
+            watch=lambda: tor.uplink(BRIDGE),
+            flows=lambda: tor.through("anon2"),
+            fallen=tor.fallen,
+            rounds=ROUNDS,
+        )
+
+    assert leaks == [], record.seed
 
 
 @pytest.mark.parametrize("port", [53, 9050, 9051, 9053, 10000, 10001, 10002, 30000])
