@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What could move or change packets and is not modelled: named, not ignored.
+"""What of nf_tables could move or change packets and is not modelled: named.
 
-Not seen from here, and so an assumption of every proof: packet sockets, BPF
-programs on control groups and on netfilter hooks, and what a compromised domain
-says about itself.
+`proof.beside` names what is not of nf_tables.
 """
 
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 
-from proof.bytecode import DORMANT, OWNED, Bytecode, Chain, Expression, Family
-from proof.netlink import Kernel, Request, attributes, text
-from proof.routes import Routing
+from proof.bytecode import (
+    DORMANT,
+    EVALUATED,
+    OWNED,
+    Bytecode,
+    Chain,
+    Expression,
+    Family,
+    Rule,
+)
+from proof.netlink import number, text
 
 _IP_HOOKS = frozenset(range(5))  # NF_INET_PRE_ROUTING to NF_INET_POST_ROUTING
 _MODELLED: dict[int, frozenset[int]] = {
@@ -23,20 +27,20 @@ _MODELLED: dict[int, frozenset[int]] = {
     Family.ARP: frozenset({0}),  # NF_ARP_IN
     Family.NETDEV: frozenset({1}),  # NF_NETDEV_EGRESS
 }
-_QDISCS, _POLICIES = 38, 0x15  # RTM_GETQDISC, XFRM_MSG_GETPOLICY
-_TCMSG = struct.Struct("=BxxxiIII")
-_LEGACY = ("ip_tables_names", "ip6_tables_names", "arp_tables_names")
-_VIRTUAL_SERVERS = "ip_vs"
-_VIRTUAL_HEADER = 3  # lines
 # They send copies, or send otherwise than routing says; xtables may do anything.
 _SENDING = frozenset(
     {"dup", "fwd", "flow_offload", "queue", "tproxy", "synproxy", "target"}
 )
+# What rules may write that nothing here depends on: mark, priority, trace, secmark;
+# mark, secmark, labels and events of conntrack (NFT_META_…, NFT_CT_…).
+_HARMLESS = {"meta": {2, 3, 12, 14}, "ct": {3, 4, 13, 18}}
+_OBJECTS = frozenset({1, 2, 4, 5, 7, 8})  # that count, limit, or set a time
+_DEFRAGMENTED = -400  # NF_IP_PRI_CONNTRACK_DEFRAG
+_PREROUTING, _INPUT, _OUTPUT = 0, 1, 3  # NF_INET_…
+_TRACKING = frozenset({"ct", "nat", "masq", "redir", "connlimit"})
 # The attribute with the register of what is written, 0: it always writes.
 _WRITING = {"meta": 3, "ct": 4, "payload": 5, "notrack": 0, "nat": 0, "masq": 0}
 _WRITING |= {"redir": 0}
-_FORWARDING = frozenset({"bc_forwarding", "mc_forwarding"})
-_SWITCHES = {"bridge", "openvswitch", "team", "bond"}
 
 
 def gaps_of_bytecode(found: Bytecode) -> Iterator[str]:
@@ -47,23 +51,58 @@ def gaps_of_bytecode(found: Bytecode) -> Iterator[str]:
         if flags & OWNED:
             yield f"table {_table(place.family)} {place.name} belongs to a process"
     for chain in found.chains.values():
-        yield from _gaps_of_chain(chain)
+        yield from _gaps_of_hook(chain)
+        for rule in chain.rules:
+            for gap in _gaps_of_rule(found, chain, rule):
+                yield f"{chain.place} handle {rule.handle} {gap}"
+    for family in (Family.IP, Family.IP6):
+        own = [c for c in found.chains.values() if c.place.family in (family, 1)]
+        used = {
+            e.name for chain in own for rule in chain.rules for e in rule.expressions
+        }
+        if used and not used & _TRACKING:
+            yield f"no rule makes conntrack run for {_table(family)}"
     for place in found.flowtables:
         yield f"flowtable {place} bypasses forward"
 
 
-def _gaps_of_chain(chain: Chain) -> Iterator[str]:
+def _gaps_of_hook(chain: Chain) -> Iterator[str]:
     family, hook = chain.place.family, chain.hook
-    if hook is not None and hook.number not in _MODELLED.get(family, frozenset()):
+    if hook is None:
+        return
+    if hook.number not in _MODELLED.get(family, frozenset()):
         yield f"base chain {chain.place} at hook {hook.number} is not modelled"
-    for rule in chain.rules:
-        for expression in rule.expressions:
-            if expression.name in _SENDING:
-                what = f"{chain.place} handle {rule.handle}"
-                yield f"{what} takes packets elsewhere ({expression.name})"
-            if expression.name == "payload" and _writes(expression):
-                # Within a domain that is a doubt; the next one would not know.
-                yield f"{chain.place} handle {rule.handle} writes into packets"
+    if family not in {Family.INET, Family.IP, Family.IP6}:
+        return
+    early = hook.priority <= _DEFRAGMENTED and chain.rules
+    if early and hook.number in {_PREROUTING, _OUTPUT}:
+        yield f"base chain {chain.place} sees fragments"
+    if (
+        hook.kind == "nat"
+        and hook.number == _INPUT
+        and (chain.rules or not hook.policy)
+    ):
+        yield f"base chain {chain.place} translates at hook input"
+
+
+def _gaps_of_rule(found: Bytecode, chain: Chain, rule: Rule) -> Iterator[str]:
+    for expression in rule.expressions:
+        name, values = expression.name, expression.values
+        if name in _SENDING:
+            yield f"takes packets elsewhere ({name})"
+        if name == "payload" and _writes(expression):
+            # Within a domain that is a doubt; the next one would not know.
+            yield "writes into packets"
+        if name in _HARMLESS and _writes(expression):
+            key = number(values.get(2), name)
+            if key not in _HARMLESS[name]:
+                yield f"sets {name} {key}"
+        if name == "objref" and number(values.get(1), name) not in _OBJECTS:
+            yield f"uses an object of type {number(values.get(1), name)}"
+        if name == "dynset":
+            place = chain.place._replace(name=text(values.get(1, b"")))
+            if not (place in found.sets and found.sets[place].flags & EVALUATED):
+                yield f"fills {place.name}, which is no dynamic set"
 
 
 def gaps_of_order(found: Bytecode) -> Iterator[str]:
@@ -100,52 +139,6 @@ def _writes(expression: Expression) -> bool:
     return written is not None and (not written or written in expression.values)
 
 
-def gaps_of_settings(settings: Mapping[str, str]) -> Iterator[str]:
-    """Yield what sysctl lets the kernel forward in other ways than by routes."""
-    for name, value in settings.items():
-        _, _, key = name.rpartition("/")
-        if key in _FORWARDING and value not in {"0", "-1"}:
-            yield f"{name} is {value}"
-    source = "accept_source_route"
-    if settings.get(f"ipv4/conf/all/{source}", "0") != "0":
-        yield "source routes of IPv4 are honoured"
-
-
 def _table(family: int) -> str:
     known = {item.value: item.name.lower() for item in Family}
     return known.get(family, str(family))
-
-
-def gaps_of_links(found: Routing, kernel: Kernel) -> Iterator[str]:
-    """Yield what is attached to interfaces."""
-    names = {link.index: link.name for link in found.links}
-    for link in found.links:
-        if link.xdp:
-            yield f"an XDP program on {link.name}"
-        if link.kind in _SWITCHES:
-            yield f"{link.name} is a {link.kind}"
-    for route in found.routes:
-        if route.encapsulated:
-            yield f"route {route.prefix} encapsulates"
-    for message in kernel.dump(Request("queues", _QDISCS, bytes(_TCMSG.size))):
-        kind = text(attributes(message.body, _TCMSG.size).get(1, b""))
-        if kind in {"clsact", "ingress"}:
-            index = _TCMSG.unpack_from(message.body)[1]
-            yield f"traffic control ({kind}) on {names.get(index, index)}"
-
-
-def gaps_of_xfrm(kernel: Kernel) -> Iterator[str]:
-    """Yield how many policies there are, if any."""
-    if found := kernel.dump(Request("xfrm policies", _POLICIES, bytes(64))):
-        yield f"{len(found)} xfrm policies"
-
-
-def gaps_of_files(folder: Path) -> Iterator[str]:
-    """Yield what the files of ``/proc/…/net`` tell: legacy tables, IPVS."""
-    for name in _LEGACY:
-        path = folder / name
-        for table in path.read_text().split() if path.exists() else ():
-            yield f"legacy table {table} ({name})"
-    path = folder / _VIRTUAL_SERVERS
-    if path.exists() and len(path.read_text().splitlines()) > _VIRTUAL_HEADER:
-        yield "virtual servers (IPVS)"

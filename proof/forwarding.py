@@ -60,6 +60,29 @@ def spans(prefixes: Iterable[Prefix]) -> list[Span]:
     return [(int(p.network_address), int(p.broadcast_address)) for p in prefixes]
 
 
+def _order(route: Route) -> tuple[int, int, int]:
+    source = 0 if route.source is None else route.source.prefixlen
+    return -route.prefix.prefixlen, -source, route.metric
+
+
+def _told_apart(routes: Iterable[Route]) -> tuple[list[Route], list[Route]]:
+    """Return the routes of which the first that fits is taken, and all others.
+
+    Of equal ones IPv6 takes what is reachable (find_rr_leaf()).  Which link a
+    link-local target is on is no question of routes.
+    """
+    usual: list[Route] = []
+    others: list[Route] = []
+    met: set[object] = set()
+    for route in routes:
+        key = route.prefix, route.source, route.metric
+        near = route.prefix.is_link_local or route.prefix.is_multicast
+        equal = key in met and route.prefix.version != IPV4 and not near
+        (others if route.sometimes or equal else usual).append(route)
+        met.add(key)
+    return usual, others
+
+
 @dataclass(slots=True)
 class Router:
     """Looks routes up for all packets of one IP version.
@@ -114,7 +137,9 @@ class Router:
         if rule.action == _TO_TABLE:
             return self._table(asked, rule.table)
         if rule.action == _GOTO and rule.target is not None:
-            later = [r for r in known if r.priority >= (rule.target or 0)]
+            later = [r for r in known if r.priority >= rule.target]
+            if all(r.priority != rule.target for r in later):
+                return self.space.nothing  # as if it were not there
             if rule.target > rule.priority:
                 nowhere = self.space.leaf(NOWHERE)
                 return self.space.over(self._from(asked, later, known), nowhere)
@@ -144,13 +169,11 @@ class Router:
                 found = space.both(found, doubt)
             elif (asked.mark ^ rule.mark) & rule.mask:
                 found = space.false
-        if rule.inverted:
-            found = space.minus(space.true, found)
         if rule.selectors and found is not space.false:
             kinds = ", ".join(map(str, sorted(rule.selectors)))
             reason = f"routing rule {rule.priority}: selector {kinds}"
             found = space.both(found, self.doubt(reason))
-        return found
+        return space.minus(space.true, found) if rule.inverted else found
 
     def _table(self, asked: Question, number: int) -> Node:
         space = self.space
@@ -159,7 +182,17 @@ class Router:
             for r in self.routing.routes
             if r.table == number and r.prefix.version == self.version
         ]
-        routes.sort(key=lambda r: (-r.prefix.prefixlen, r.metric))
+        usual, others = _told_apart(routes)
+        found = self._rows(asked, usual)
+        for route in others:
+            taken = self.doubt(f"route {route.prefix} is taken, or another one")
+            with_it = self._rows(asked, [route, *usual])
+            found = space.over(space.only(taken, with_it), found)
+        return found
+
+    def _rows(self, asked: Question, routes: list[Route]) -> Node:
+        space = self.space
+        routes = sorted(routes, key=_order)
         names = [asked.target]
         if any(route.source is not None for route in routes):
             names.append(asked.source)

@@ -27,14 +27,15 @@ def _nets(*texts: str) -> tuple[Prefix, ...]:
 
 
 LOOPBACK4 = _nets("127.0.0.0/8")
-# No source of a packet on a wire (RFC 1122, 3.2.1.3; RFC 4291, 2.5 and 2.7).
+# What Linux takes for no source of a packet on a wire.  That is less than RFC 1122,
+# 3.2.1.3, and RFC 4291, 2.5, say: it forwards from 0.1.2.3 and from ::ffff:1.2.3.4.
 NO_SOURCE = {
-    4: _nets("0.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"),
-    6: _nets("::1/128", "ff00::/8", "::ffff:0:0/96"),
+    4: _nets("0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"),
+    6: _nets("::1/128", "ff00::/8"),
 }
 NEVER_FORWARDED = {4: _nets(), 6: _nets("::/128", "fe80::/10")}
 """Sources of packets that a router keeps to their link (RFC 4291, 2.5.2, 2.5.6)."""
-NO_TARGET = {4: _nets("0.0.0.0/8"), 6: _nets("::1/128", "::/128")}
+NO_TARGET = {4: _nets("0.0.0.0/32"), 6: _nets("::1/128")}
 LINK_ONLY = {
     4: _nets("224.0.0.0/4", "255.255.255.255/32"),
     6: _nets("ff00::/8"),
@@ -75,11 +76,24 @@ class Incoming:
         """Return a `Way` for each packet that comes in by an interface."""
         key = (link.index, mark)
         if key not in self.memo:
-            asked = Question(iif=link.name, mark=mark)
+            space, asked = self.router.space, Question(iif=link.name, mark=mark)
             live = self.router.look_up(asked)
+            if self._version == IPV6:
+                near = space.only(self._scope(), self._near(link).look_up(asked))
+                live = space.over(near, live)
             valid = self._validated(link, asked, live)
             self.memo[key] = self._ruled(link, valid)
         return self.memo[key]
+
+    def _near(self, link: Link) -> Router:
+        """Return who knows no route to other links (ip6_route_input_lookup())."""
+        routing = self.net.routing
+        near = tuple(
+            route
+            for route in routing.routes
+            if link.index in route.interfaces or route.kind not in {UNICAST, LOCAL}
+        )
+        return replace(self.router, routing=replace(routing, routes=near), memo={})
 
     def any_way(self, link: Link, choice: str) -> Node:
         """Return the same for any routing table: field ``choice`` is the interface.
@@ -154,14 +168,18 @@ class Incoming:
     def _link_local(self, link: Link, found: Node) -> Node:
         """Keep link-local targets on their link, as a strict look-up does."""
         space = self.router.space
-        scope = space.within(space.levels[DST], *spans(LINK_LOCAL6))
 
         def kept(way: object) -> object:
             elsewhere = isinstance(way, Way) and way.oif not in {0, link.index}
             return NOWHERE if elsewhere else way
 
-        there = space.only(scope, relabel(space, found, kept))
+        there = space.only(self._scope(), relabel(space, found, kept))
         return space.over(there, found)
+
+    def _scope(self) -> Node:
+        """Return the packets to link-local targets."""
+        space = self.router.space
+        return space.within(space.levels[DST], *spans(LINK_LOCAL6))
 
     def _localnet(self, link: Link) -> bool:
         names = "route_localnet"

@@ -15,6 +15,7 @@ from proof.values import Constant, Number, Opaque, Part, Picture, Value, size_of
 
 FOUND = "found"
 """What the diagram of a set gives for a packet in it."""
+_VANISHES = "an element that may vanish"
 _WORD = 4  # a component of a concatenation starts at a multiple of it, in bytes
 
 Key = tuple[bytes, bytes]
@@ -109,10 +110,13 @@ class Lookups:
         for entry in what.entries:
             if not entry[1].sure:
                 there = self._one_by_one(what.components, [entry], value)
-                doubt = self.comparisons.doubt("an element that may vanish")
+                doubt = self.comparisons.doubt(_VANISHES)
                 found = self.space.over(found, self.space.only(doubt, there))
         if what.otherwise is not None:
-            found = self.space.over(found, self._leaf(what.otherwise))
+            rest: Node = self._leaf(what.otherwise)
+            if not what.otherwise.sure:
+                rest = self.space.only(self.comparisons.doubt(_VANISHES), rest)
+            found = self.space.over(found, rest)
         return found
 
     def changing(self, what: Contents) -> Node:

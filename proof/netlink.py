@@ -22,6 +22,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _ERRNO = struct.Struct("=i")
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _RECEIVE = 1 << 17  # bytes; the kernel fills at most 32 KiB at a time
+_KERNEL = 0  # the port of the kernel (netlink(7))
 _PATIENCE = 10.0  # seconds without an answer
 _ATTEMPTS = 10  # at a dump that stays the same while it is read
 
@@ -125,11 +126,14 @@ class Netlink:
         self._socket.send(header + request.body)
         while True:
             try:
-                data, _, told, _ = self._socket.recvmsg(_RECEIVE)
+                data, _, told, sender = self._socket.recvmsg(_RECEIVE)
             except OSError as error:
                 raise SnapshotError(f"{request.what}: {error}") from error
             if told & socket.MSG_TRUNC:
                 raise SnapshotError(f"{request.what}: a message was truncated")
+            if sender[0] != _KERNEL:
+                # Whoever may change the namespace may send here, and guess numbers.
+                raise SnapshotError(f"{request.what}: not from the kernel")
             for kind, flags_back, sequence, body in messages(data):
                 if sequence == number and kind != _NOOP:
                     yield kind, flags_back, body

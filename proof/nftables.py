@@ -89,12 +89,17 @@ class _Reader:
     def named(
         self, kind: int, table: int, name: int
     ) -> Iterator[tuple[Place, Attributes]]:
+        met: set[Place] = set()
         for message in self.kernel.dump(_request(_WORDS[kind], kind)):
             if message.kind != _SUBSYSTEM | kind - 1 or len(message.body) < _GENMSG:
                 raise SnapshotError(f"nf_tables {_WORDS[kind]}: not one: {message}")
             found = attributes(message.body, _GENMSG)
             words = [text(need(found, n, _WORDS[kind])) for n in (table, name)]
-            yield Place(message.body[0], *words), found
+            place = Place(message.body[0], *words)
+            if place in met and kind != _RULES:
+                raise SnapshotError(f"nf_tables {_WORDS[kind]}: {place} twice")
+            met.add(place)
+            yield place, found
 
     def tables(self) -> Iterator[tuple[Place, int]]:
         for place, found in self.named(_TABLES, 1, 1):

@@ -49,17 +49,18 @@ class Passage:
     def sees(self, iif: int) -> Hashable:
         """Return all that decides about packets of an interface; None is unlike all.
 
-        Where no chain marks packets, it is what each base chain does with them.
+        Where no chain marks packets, it is what each base chain does with them, and
+        when.
         """
         if iif not in self.seen:
             own = Family.IP if self.hooks.version == IPV4 else Family.IP6
             families = {Family.INET, Family.NETDEV, own}
             found = [
-                (chain.place, self._of(chain, iif))
+                (chain.place, chain.hook, self._of(chain, iif))
                 for chain in self.hooks.net.bytecode.chains.values()
                 if chain.hook is not None and chain.place.family in families
             ]
-            marks = any(node is None for _, node in found)
+            marks = any(node is None for *_, node in found)
             self.seen[iif] = object() if marks else tuple(found)
         return self.seen[iif]
 

@@ -37,7 +37,11 @@ class LocalAddress:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route; ``kind`` is RTN_…, ``interfaces`` those of all its next hops."""
+    """A route; ``kind`` is RTN_…, ``interfaces`` those of all its next hops.
+
+    ``sometimes``: it is passed over for some packets, or while a link is without a
+    carrier.
+    """
 
     table: int
     prefix: Prefix
@@ -47,6 +51,7 @@ class Route:
     source: Prefix | None = None
     metric: int = 0
     encapsulated: bool = False
+    sometimes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from proof.netlink import (
     SnapshotError,
     attributes,
     host_number,
-    listed,
     need,
     text,
 )
@@ -48,6 +47,8 @@ _SUPPRESS_PREFIX, _NO_SUPPRESS = 14, 0xFFFFFFFF
 _LINK_CONTROLLER = 10  # IFLA_MASTER
 _LOCAL = 2  # IFA_LOCAL
 _ROUTE_OIF, _GATEWAY, _ENCAPSULATION = 4, 5, 22  # RTA_…
+_NO_CARRIER = 0x1 | 0x10  # RTNH_F_DEAD, RTNH_F_LINKDOWN
+_ANY_TYPE_OF_SERVICE = 0
 
 
 def read(kernel: Kernel) -> Routing:
@@ -136,31 +137,37 @@ def _prefix(family: int, length: int, raw: bytes | None, what: str) -> Prefix:
 
 
 def _route(head: tuple[int, ...], more: Attributes) -> Route:
-    family, bits, source_bits, _, table = head[:5]
-    interfaces = [more[_ROUTE_OIF]] if _ROUTE_OIF in more else _hops(more.get(9, b""))
+    family, bits, source_bits, service, table = head[:5]
+    hops = list(_hops(more.get(9, b"")))
+    interfaces = [index for index, _ in hops]
+    if _ROUTE_OIF in more:
+        interfaces.append(host_number(more[_ROUTE_OIF], "route"))
     source = _prefix(family, source_bits, more.get(2), "route") if source_bits else None
     return Route(
         table=host_number(more.get(15), "route table", table),
         prefix=_prefix(family, bits, more.get(1), "route"),
         kind=head[7],
-        interfaces=frozenset(host_number(raw, "route") for raw in interfaces),
+        interfaces=frozenset(interfaces),
         gateway=_ip(more[_GATEWAY], "gateway") if _GATEWAY in more else None,
         source=source,
         metric=host_number(more.get(6), "route metric"),
-        encapsulated=_ENCAPSULATION in more,
+        encapsulated=_ENCAPSULATION in more or any(e for _, e in hops),
+        sometimes=service != _ANY_TYPE_OF_SERVICE or bool(head[8] & _NO_CARRIER),
     )
 
 
-def _hops(raw: bytes) -> Iterator[bytes]:
-    """Yield the interfaces of a route's several next hops (RTA_MULTIPATH)."""
+def _hops(raw: bytes) -> Iterator[tuple[int, bool]]:
+    """Yield a route's several next hops (RTA_MULTIPATH).
+
+    Each is an interface, and whether what goes there is encapsulated.
+    """
     while raw:
         if len(raw) < _HOP.size:
             raise SnapshotError("route: a next hop that is cut off")
         length, _, _, index = _HOP.unpack_from(raw)
         if not _HOP.size <= length <= len(raw):
             raise SnapshotError("route: a next hop that does not fit")
-        listed(raw[:length], _HOP.size)
-        yield struct.pack("=i", index)
+        yield index, _ENCAPSULATION in attributes(raw[:length], _HOP.size)
         raw = raw[length + 3 & ~3 :]
 
 

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proof import flows, nftables, routing
+from proof.beside import gaps_of_files, gaps_of_links, gaps_of_settings, gaps_of_xfrm
 from proof.bytecode import Bytecode
-from proof.coverage import (
-    gaps_of_bytecode,
-    gaps_of_files,
-    gaps_of_links,
-    gaps_of_order,
-    gaps_of_settings,
-    gaps_of_xfrm,
-)
+from proof.coverage import gaps_of_bytecode, gaps_of_order
 from proof.flows import Flow
 from proof.netlink import (
     NETFILTER,
@@ -41,6 +35,10 @@ _PATTERNS = (
     "ipv4/conf/*/accept_source_route",
     "ipv4/conf/*/bc_forwarding",
     "ipv4/conf/*/mc_forwarding",
+    "ipv4/conf/*/src_valid_mark",
+    "ipv6/conf/*/seg6_enabled",
+    "ipv6/conf/*/rpl_seg_enabled",
+    "mpls/conf/*/input",
     "ipv6/conf/*/mc_forwarding",
     "ipv6/conf/*/forwarding",
     "ipv6/conf/*/force_forwarding",

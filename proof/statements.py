@@ -14,10 +14,13 @@ from proof.bytecode import Code, Verdict, data, exceeded, if_exceeded
 from proof.netlink import Attributes, need, number, text
 from proof.outcome import End, Nat, Outcome, Translation
 from proof.rule import RuleRun
-from proof.values import Value
+from proof.values import Opaque, Value
 
-_HARMLESS_OBJECTS = {1, 3, 7, 8, 9}  # counter, helper, timeout, secmark, expectation
-_ADDRESS, _PORT = 3, 5  # NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MIN
+_HARMLESS_OBJECTS = {1, 7, 8}  # counter, timeout, secmark
+_ADDRESS, _PORT = (3, 4), (5, 6)  # NFTA_NAT_REG_…_MIN, …_MAX
+_NAT_FLAGS = 7  # NFTA_NAT_FLAGS
+_NETMAP = 1 << 6  # NF_NAT_RANGE_NETMAP
+_INET = 1  # NFPROTO_INET
 _LENGTHS = {2: 4, 10: 16}  # bytes of an address, by NFPROTO_…
 _PORT_LENGTH = 2  # bytes
 _TO_VALUE, _EXPRESSION, _DYNSET_FLAGS, _EXPRESSIONS = 5, 7, 9, 10  # NFTA_DYNSET_…
@@ -53,28 +56,28 @@ def reject(this: RuleRun, values: Attributes) -> None:
 
 
 def nat(this: RuleRun, values: Attributes) -> None:
-    """Translate, which accepts."""
+    """Translate, which accepts; packets of the other IP version go on."""
     source = number(need(values, 1, "nat"), "nat") == 0
     family = number(need(values, 2, "nat"), "nat")
-    _translate(
-        this,
-        Nat(
-            Translation.SOURCE if source else Translation.DESTINATION,
-            _register(this, values, _ADDRESS, _LENGTHS.get(family, 0)),
-            _register(this, values, _PORT, _PORT_LENGTH),
-        ),
-    )
+    if family not in {_INET, this.tools.fields.protocol_of(_INET)}:
+        return
+    address = _register(this, values, _ADDRESS, _LENGTHS.get(family, 0))
+    if number(values.get(_NAT_FLAGS), "nat") & _NETMAP and address is not None:
+        address = (Opaque("a prefix to translate to"),) * len(address)
+    port = _register(this, values, _PORT, _PORT_LENGTH)
+    kind = Translation.SOURCE if source else Translation.DESTINATION
+    _translate(this, Nat(kind, address, port))
 
 
 def masq(this: RuleRun, values: Attributes) -> None:
     """Translate to an address of the interface it leaves by."""
-    port = _register(this, values, 2, _PORT_LENGTH)
+    port = _register(this, values, (2, 3), _PORT_LENGTH)
     _translate(this, Nat(Translation.MASQUERADE, None, port))
 
 
 def redir(this: RuleRun, values: Attributes) -> None:
     """Translate to an address of this host."""
-    port = _register(this, values, 1, _PORT_LENGTH)
+    port = _register(this, values, (1, 2), _PORT_LENGTH)
     _translate(this, Nat(Translation.REDIRECT, None, port))
 
 
@@ -83,9 +86,16 @@ def _translate(this: RuleRun, what: Nat) -> None:
 
 
 def _register(
-    this: RuleRun, values: Attributes, kind: int, length: int
+    this: RuleRun, values: Attributes, kinds: tuple[int, int], length: int
 ) -> Value | None:
-    return this.read(values, kind, length) if kind in values else None
+    """Return what to translate to, if that is one thing: out of a range any may be."""
+    least, most = kinds
+    if least not in values:
+        return None
+    value = this.read(values, least, length)
+    if most in values and this.read(values, most, length) != value:
+        return (Opaque("a range to translate to"),) * length
+    return value
 
 
 def objref(this: RuleRun, values: Attributes) -> None:

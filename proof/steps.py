@@ -161,7 +161,10 @@ class Crossing:
         before, after = hooks.split(POSTROUTING, TO_SOURCE)
         self._pass([*hooks.split(FORWARD)[0], *before])
         if self.point[CT] in FORWARDS:
-            nat = self._translate(hooks.translating(POSTROUTING))
+            chains = hooks.translating(POSTROUTING)
+            nat = self._translate(chains)
+            if chains:
+                self.point.pop(STATUS, None)  # of the sender is not told
             if nat is not None:
                 self._to_source(out, nat)
         self._pass(after)

@@ -11,7 +11,7 @@ from proof.outcome import Env, Nat
 from proof.substitute import Field, Meaning
 from proof.tracked import FORWARDS, REPLIES
 from proof.translation import WITH_PORTS, bound_source, source_port
-from proof.view import FRAME_SOURCE, View, choice
+from proof.view import FRAME_SOURCE, STATUS, STATUS_BITS, View, choice
 
 ETHERNET = 1  # ARPHRD_ETHER
 
@@ -56,8 +56,12 @@ class WayOut:
         chains = hooks.translating(POSTROUTING)
         if self.ct not in FORWARDS or not chains:
             return self._out(env, view, oif)
+        hooks.common.space.field(STATUS, STATUS_BITS)
+        whose = "how a sender is translated"
+        done: dict[str, Meaning] = {STATUS: self.free(STATUS, whose)}
+        after = view.where(done) if self.ct == NEW else view
         return hooks.translate(
-            chains, env, view, lambda env, nat: self._sourced(env, view, oif, nat)
+            chains, env, view, lambda env, nat: self._sourced(env, after, oif, nat)
         )
 
     def _sourced(self, env: Env, view: View, oif: int, nat: Nat | None) -> Node:

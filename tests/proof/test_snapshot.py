@@ -37,10 +37,13 @@ add set inet own ports { type inet_service; flags interval; }
 add element inet own ports { 22, 80-90, 65000-65535 }
 add map inet own both { type ipv4_addr . inet_service : verdict; flags interval; }
 add chain inet own next
+add rule inet own next ct state new
 add element inet own both { 10.0.0.0/8 . 1-5 : goto next, * : drop }
 add chain inet own entry { type filter hook forward priority -7; policy drop; }
 add rule inet own entry ip saddr . th dport vmap @both comment "by both"
 """
+TRACKED = "add table inet t\nadd chain inet t c\nadd rule inet t c ct state new"
+"""With it conntrack runs, and puts fragments together."""
 LINKS = """
 link add v0 type veth peer name v1
 link set v0 group 2
@@ -231,6 +234,7 @@ def test_what_is_not_modelled_is_named(
     words: str,
     gap: str,
 ) -> None:
+    run("nft", "-f", "-", text=TRACKED)
     assert snapshot.here().gaps == ()
 
     run(program, *(["-f", "-"] if program == "nft" else ["-batch", "-"]), text=words)
@@ -291,12 +295,42 @@ def test_a_dump_that_contradicts_another_is_an_error(
             nftables.read(recorded)
 
 
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+@pytest.mark.parametrize("what", ["tables", "chains", "sets"])
+def test_two_things_of_one_name_are_an_error(what: str) -> None:
+    """A name that is no UTF-8 may be written as another one is."""
+    run("nft", "-f", "-", text=NFT_OWN)
+    with Netlink(NETFILTER) as kernel:
+        request = Request(what, GET[what], struct.pack("=BBH", 0, 0, 0))
+        once = list(kernel.dump(request))
+
+        assert nftables.read(Recorded(kernel, {GET[what]: once})).tables
+        with pytest.raises(SnapshotError, match="twice"):
+            nftables.read(Recorded(kernel, {GET[what]: once + once[-1:]}))
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
+def test_what_somebody_in_the_namespace_says_is_not_taken_for_the_kernel() -> None:
+    forged = datagram(3, 2, bytes(4))  # the end of a dump that had nothing in it
+    with Netlink(ROUTE) as kernel, Netlink(ROUTE) as liar:
+        request = Request("links", 18, bytes(16))
+        assert kernel.dump(request)
+        forged = struct.pack("=IHHII", len(forged), 3, 2, 2, 0) + forged[16:]
+        liar._socket.sendto(forged, kernel._socket.getsockname())
+
+        with pytest.raises(SnapshotError, match="not from the kernel"):
+            kernel.dump(request)
+
+
 @dataclass(slots=True)
 class OneDatagram:
     """A socket that receives this and no more."""
 
     data: bytes
     flags: int = 0
+    port: int = 0
 
     def send(self, request: bytes) -> int:
         return len(request)
@@ -304,11 +338,11 @@ class OneDatagram:
     def close(self) -> None:
         self.data = b""
 
-    def recvmsg(self, _: int) -> tuple[bytes, list[bytes], int, None]:
+    def recvmsg(self, _: int) -> tuple[bytes, list[bytes], int, tuple[int, int]]:
         if not self.data:
             raise TimeoutError("timed out")
         data, self.data = self.data, b""
-        return data, [], self.flags, None
+        return data, [], self.flags, (self.port, 0)
 
 
 def datagram(kind: int, flags: int, body: bytes) -> bytes:
@@ -342,6 +376,7 @@ def test_no_truncated_dump_becomes_a_snapshot(length: int) -> None:
         pytest.param(OneDatagram(WHOLE, flags=0x20), id="cut by the socket"),
         pytest.param(OneDatagram(datagram(7, 0x12, b"")), id="changed on the way"),
         pytest.param(OneDatagram(REFUSED), id="refused"),
+        pytest.param(OneDatagram(WHOLE, port=4711), id="of another sender"),
     ],
 )
 def test_a_dump_that_did_not_end_well_is_an_error(received: OneDatagram) -> None:
