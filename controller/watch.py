@@ -19,7 +19,7 @@ from controller.tasks import Verify
 QUIET = 0.2  # seconds without a change until a proof begins
 LATEST = 2.0  # seconds from the first change to the proof, however much changes
 OUTDATED = 3  # answers in a row, of which one is told although all has changed since
-AGAIN = 300.0  # seconds until it is proved again: a sysctl changes without a word
+AGAIN = 300.0  # seconds until it is proved again: most sysctls change without a word
 
 
 class Watcher(Protocol):

@@ -14,8 +14,9 @@ from proof.claims import (
 )
 from proof.departure import Departure
 from proof.explore import relabel
-from proof.fields import DST, NEW, SOCKET, UID
+from proof.fields import DST, NEW, RELATED, SOCKET, UID
 from proof.forwarding import spans
+from proof.opened import errors
 from proof.realm import Door, Fate, Realm, Where
 from proof.scope import special, whole
 from proof.tracked import FORWARDS, NO_FLOW, STATES
@@ -53,7 +54,9 @@ def _no_more(realm: Realm, at: At, claim: NoMoreThanList) -> Iterator[Case]:
     for ct in (*FORWARDS, *NO_FLOW):
         sent = realm.sent(at.door(ct))
         allowed = listed if ct in FORWARDS else space.false
-        wrong = space.minus(sent, allowed)
+        if ct == RELATED:  # of what is accepted
+            allowed = space.either(listed, errors(realm, listed))
+        wrong = space.either(space.minus(sent, allowed), realm.aside(at.door(ct)))
         scope = whole(space, realm.version, ct)
         yield Case(at.door(ct), scope, wrong, space.both(sent, allowed), at.client)
 

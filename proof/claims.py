@@ -17,7 +17,8 @@ Lists = Mapping[int, Ground]
 class NoMoreThanList:
     """What the client sends passes its provider only if its list accepts it.
 
-    To destinations in ``never`` it does not pass at all.
+    Then it goes on by an interface that leads to where is known.  To destinations
+    in ``never`` it does not pass at all.
     """
 
     client: str
@@ -241,7 +242,8 @@ def implied(
             if client.name in lists:
                 yield NoMoreThanList(client.name, lists[client.name], never)
                 yield NoLessThanList(client.name, lists[client.name], apart)
-            if place.carriers is not None:
-                yield OnlyThrough(client.name, name)
+            carrier = world.carrier(name)
+            if carrier is not None:
+                yield OnlyThrough(client.name, carrier)
     for name in alone:
         yield Alone(name)

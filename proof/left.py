@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How one packet leaves a place."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from proof.bytecode import Place
+from proof.fields import DPORT, DST, SPORT, SRC
 from proof.machine import Seen
 from proof.world import Packet
 
@@ -31,3 +33,20 @@ class EndedError(Exception):
     def __init__(self, left: Left) -> None:
         super().__init__(left.verdict)
         self.left = left
+
+
+def on_its_way(packet: Packet, fields: Mapping[str, int], source: int) -> Packet:
+    """Return the packet with what its fields are by now; ``source``: if not known."""
+    address = type(packet.source)
+    return replace(
+        packet,
+        source=address(fields.get(SRC, source)),
+        destination=address(fields[DST]),
+        first=fields[SPORT],
+        second=fields[DPORT],
+        fields={
+            name: number
+            for name, number in fields.items()
+            if name.startswith(("network header byte", "transport header byte"))
+        },
+    )

@@ -78,6 +78,7 @@ class Realm:
     passages: dict[str, Passage] = field(default_factory=dict)
     memo: dict[Door, Node] = field(default_factory=dict)
     sending: dict[Node, Node] = field(default_factory=dict)
+    astray: dict[tuple[str, Node], Node] = field(default_factory=dict)
     accepting: dict[int, tuple[Ground, Node]] = field(default_factory=dict)
     looked: dict[tuple[bool, Door], Node] = field(default_factory=dict)
     steady: frozenset[str] = frozenset()
@@ -158,6 +159,21 @@ class Realm:
                 self.space, node, lambda value: isinstance(value, Sent)
             )
         return self.sending[node]
+
+    def aside(self, door: Door) -> Node:
+        """Return those that it sends by an interface of which nobody has told."""
+        place, node = self.world.places[door.domain], self.arrive(door)
+        known = {*place.uplinks, *place.clients, *(place.carriers or ())}
+
+        def lost(value: Hashable) -> bool:
+            return isinstance(value, Sent) and (
+                self.name(door.domain, value.oif) not in known
+            )
+
+        key = (door.domain, node)
+        if key not in self.astray:
+            self.astray[key] = relabel(self.space, node, lost)
+        return self.astray[key]
 
     def fate(self, door: Door, hops: int = 0) -> Node:
         """Return a `Fate` for each packet, through all domains on its way."""

@@ -36,12 +36,19 @@ from proof.hooks import (
     TRACKING,
     Hooks,
 )
-from proof.left import EndedError, Left
+from proof.left import EndedError, Left, on_its_way
 from proof.machine import Seen
 from proof.outcome import End, Env, Nat
 from proof.routes import Link
 from proof.trace import Trace
-from proof.tracked import DST_NAT, DST_NAT_DONE, FORWARDS, never_tracked
+from proof.tracked import (
+    DST_NAT,
+    DST_NAT_DONE,
+    FORWARDS,
+    SRC_NAT,
+    SRC_NAT_DONE,
+    never_tracked,
+)
 from proof.translation import bound_source, bound_target
 from proof.view import FRAME_SOURCE, PACKET_TYPE, STATUS, TIME
 from proof.way_out import ETHERNET
@@ -163,8 +170,8 @@ class Crossing:
         if self.point[CT] in FORWARDS:
             chains = hooks.translating(POSTROUTING)
             nat = self._translate(chains)
-            if chains:
-                self.point.pop(STATUS, None)  # of the sender is not told
+            if chains and self.point[CT] == NEW:
+                self.point[STATUS] |= SRC_NAT_DONE
             if nat is not None:
                 self._to_source(out, nat)
         self._pass(after)
@@ -180,28 +187,19 @@ class Crossing:
         options = bound_source(self.hooks, out, nat)
         if not options:
             raise self._ended("dropped", reason=f"{out.name} has no address")
+        before = self.point[SRC]
         for name, number in options[0][1].items():
             self._set(name, number)
+        if self.point[SRC] != before and STATUS in self.point:
+            self.point[STATUS] |= SRC_NAT
+        else:
+            self.point.pop(STATUS, None)  # the port may stay, or not
         if len(options) > 1:
             self.source = self.point.pop(SRC)  # one of several: not known
 
     def _sent(self, out: Link) -> Left:
-        address = type(self.packet.source)
         mac = ":".join(f"{byte:02x}" for byte in out.mac) or None
-        counted = {
-            name: number
-            for name, number in self.point.items()
-            if name.startswith(("network header byte", "transport header byte"))
-        }
-        packet = replace(
-            self.packet,
-            source=address(self.point.get(SRC, self.source)),
-            destination=address(self.point[DST]),
-            first=self.point[SPORT],
-            second=self.point[DPORT],
-            mac=mac,
-            fields=counted,
-        )
+        packet = replace(on_its_way(self.packet, self.point, self.source), mac=mac)
         return replace(self._left("sent"), out=out.name, packet=packet)
 
     def _pass(self, chains: Sequence[Chain]) -> None:

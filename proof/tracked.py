@@ -7,6 +7,7 @@ Sources: ``nf_conntrack_core.c``, ``nf_conntrack_proto_icmpv6.c``.
 from collections.abc import Mapping
 
 from proof.diagram import Node
+from proof.explore import relabel
 from proof.fields import (
     CT,
     CT_MARK,
@@ -72,6 +73,31 @@ def translated_status(space: Space, fixed: Mapping[str, Meaning]) -> Meaning:
         same = space.both(same, space.within(space.levels[name], *numbers))
     unchanged = space.only(same, space.leaf(DST_NAT_DONE))
     return space.over(unchanged, space.leaf(DST_NAT_DONE | DST_NAT))
+
+
+def sent_status(
+    space: Space, before: int | Node, source: Meaning | None, keeps: Node
+) -> Node:
+    """Return ``ct status`` once the sender is translated to ``source``; None: its port.
+
+    A field is the sender itself: nothing asked for a translation.  Where the address
+    stays, ``keeps`` are those whose port stays too.
+    """
+    status = space.leaf(before) if isinstance(before, int) else before
+
+    def marked(bits: int) -> Node:
+        return relabel(
+            space, status, lambda n: n | bits if isinstance(n, int) else None
+        )
+
+    plain, changed = marked(SRC_NAT_DONE), marked(SRC_NAT_DONE | SRC_NAT)
+    if source == Field(space.levels[SRC]):
+        return plain
+    maybe = space.over(space.only(keeps, plain), changed)
+    if not isinstance(source, int):
+        return maybe
+    same = space.within(space.levels[SRC], (source, source))
+    return space.over(space.only(same, maybe), changed)
 
 
 def known(space: Space, ct: int) -> dict[str, Meaning]:

@@ -20,6 +20,7 @@ from proof.diagram import Budget, Node, OverrunError
 from proof.explore import pick, project
 from proof.fields import IPV4, IPV6
 from proof.machine import DOUBTS
+from proof.opened import opened
 from proof.packets import doubts_of, liked, packet_of, sendable
 from proof.realm import Door, Realm
 from proof.running import nothing_old
@@ -32,6 +33,7 @@ ASSUMED = (
     "packet sockets and programs of BPF of the domains themselves are not seen",
 )
 Looked = Mapping[tuple[bool, Door], Node]
+LATER = "a flow that is opened as it should be goes on so"
 EARLIER = "no flow runs that was opened while the rules were others"
 
 
@@ -124,7 +126,7 @@ def _judged(realm: Realm, walker: Walker, claim: Claim, cases: Cases) -> Result:
             trouble = replace(trouble, generations=generations)
             if trouble.status is not Status.POSSIBLE:
                 return trouble
-            found.add(trouble, case)
+            found.add(trouble)
         elif found.witness is None:
             found.witness = _witness(realm, case)
     if found.possible is not None:
@@ -141,9 +143,9 @@ class _Found:
     witness: Result | None = None
     assumed: tuple[str, ...] = ()
 
-    def add(self, trouble: Result, case: Case) -> None:
-        """Take what may be wrong in a case: a flow that no new packet can open."""
-        if case.later and self.possible is None:
+    def add(self, trouble: Result) -> None:
+        """Take what may be wrong in a case, were it for flows that cannot be opened."""
+        if trouble.notes == (EARLIER,):
             self.assumed = (EARLIER,)
         elif self.possible is None:
             self.possible = trouble
@@ -227,10 +229,12 @@ def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | No
         hops = tuple(walker.from_door(*entry, packet)) if door.interface else ()
         return _agreed(replace(found, packet=packet, hops=hops), case)
     left = wrong if within is space.false else within
-    may = project(space, left, realm.doubts, space.either)
+    known = opened(realm, case, left) if case.later else left
+    may = project(space, known, realm.doubts, space.either)
     point = pick(space, may, liked=wanted)
     if point is None:
-        return None
+        unlike = replace(found, status=Status.POSSIBLE, notes=(EARLIER,))
+        return unlike if case.later else None
     packet = packet_of(realm.version, door.ct, point)
-    notes = doubts_of(realm, left, point)
+    notes = doubts_of(realm, left, point) or (LATER,)
     return replace(found, status=Status.POSSIBLE, packet=packet, notes=notes)

@@ -29,7 +29,7 @@ from proof.machine import Common
 from proof.substitute import Field, Less, Meaning, substitute
 
 FRAME_SOURCE = "frame source"
-STATUS, STATUS_BITS = "ct status", 16
+STATUS = "ct status"
 PACKET_TYPE = "packet type"
 OF_PACKET = frozenset(
     {SRC, DST, PROTO, SPORT, DPORT, L4, TRANSPORT, FRAGMENTS, "length"}

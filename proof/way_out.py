@@ -4,16 +4,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proof.diagram import Node
+from proof.diagram import Branch, Leaf, Node
 from proof.fields import FRAMED, IIF, NEW, PROTO, SPORT, SRC
 from proof.hooks import DROPPED, EGRESS, POSTROUTING, TO_SOURCE, Hooks
 from proof.outcome import Env, Nat
 from proof.substitute import Field, Meaning
-from proof.tracked import FORWARDS, REPLIES
+from proof.tracked import FORWARDS, REPLIES, sent_status
 from proof.translation import WITH_PORTS, bound_source, source_port
-from proof.view import FRAME_SOURCE, STATUS, STATUS_BITS, View, choice
+from proof.view import FRAME_SOURCE, STATUS, View, choice
 
 ETHERNET = 1  # ARPHRD_ETHER
+OTHERWISE = "a running flow is not translated as flows now are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class WayOut:
         if self.ct == NEW:
             return translated
         space = self.hooks.common.space
-        doubt = self.hooks.doubt("a running flow is not translated as flows now are")
+        doubt = self.hooks.doubt(OTHERWISE)
         return space.over(space.only(doubt, plain()), translated)
 
     def to_source(self, env: Env, view: View, oif: int) -> Node:
@@ -56,18 +57,15 @@ class WayOut:
         chains = hooks.translating(POSTROUTING)
         if self.ct not in FORWARDS or not chains:
             return self._out(env, view, oif)
-        hooks.common.space.field(STATUS, STATUS_BITS)
-        whose = "how a sender is translated"
-        done: dict[str, Meaning] = {STATUS: self.free(STATUS, whose)}
-        after = view.where(done) if self.ct == NEW else view
         return hooks.translate(
-            chains, env, view, lambda env, nat: self._sourced(env, after, oif, nat)
+            chains, env, view, lambda env, nat: self._sourced(env, view, oif, nat)
         )
 
     def _sourced(self, env: Env, view: View, oif: int, nat: Nat | None) -> Node:
-        if nat is None:
-            return self._out(env, view, oif)
         space = self.hooks.common.space
+        if nat is None:
+            same = Field(space.levels[SRC])
+            return self._out(env, self._told(view, same), oif)
         options = bound_source(self.hooks, self.hooks.links[oif], nat)
         if not options:
             return space.leaf(DROPPED)
@@ -76,12 +74,22 @@ class WayOut:
             # Ports are chosen anew; the type of an ICMP message stays.
             ported = space.within(space.levels[PROTO], *((n, n) for n in WITH_PORTS))
             port: dict[str, Meaning] = {SPORT: source_port(self.hooks)}
-            with_port = self._out(env, view.where(fixed | port), oif)
-            other = self._out(env, view.where(fixed), oif)
+            on = self._told(view, fixed.get(SRC))
+            with_port = self._out(env, on.where(fixed | port), oif)
+            other = self._out(env, on.where(fixed), oif)
             both = space.over(space.only(ported, with_port), other)
             last = number == len(options) - 1
             found = space.over(found, both if last else space.only(doubt, both))
         return self.or_not(found, lambda: self._out(env, view, oif))
+
+    def _told(self, view: View, source: Meaning | None) -> View:
+        """Return the view once conntrack knows what its sender becomes."""
+        before = dict(view.fixed).get(STATUS)
+        if self.ct != NEW or not isinstance(before, int | Leaf | Branch):
+            return view
+        space = self.hooks.common.space
+        keeps = self.hooks.doubt("a sender that is translated to itself keeps its port")
+        return view.where({STATUS: sent_status(space, before, source, keeps)})
 
     def _out(self, env: Env, view: View, oif: int) -> Node:
         hooks, link = self.hooks, self.hooks.links[oif]

@@ -50,6 +50,17 @@ class World:
     places: Mapping[str, Place]
     others: Mapping[str, Snapshot] = field(default_factory=dict)
 
+    def carrier(self, name: str) -> str | None:
+        """Return the first domain that carries what it is sent, from one on."""
+        met: set[str] = set()
+        while name in self.places and name not in met:
+            place = self.places[name]
+            if place.carriers is not None:
+                return name
+            met.add(name)
+            name = next((up for up in place.uplinks.values() if up), "")
+        return None
+
     def doors(self, client: str) -> Iterator[tuple[str, str]]:
         """Yield domain and vif wherever a client is connected."""
         for name, place in self.places.items():

@@ -73,6 +73,8 @@ def post(tmp_path: Path) -> Iterator[Post]:
 CHANGES = (
     *("nft add table ip x", "ip link set lo up", "ip addr add 192.0.2.1/32 dev lo"),
     *("ip rule add pref 9 table 9", "ip -6 rule add pref 9 table 9"),
+    *(f"sysctl -qw net.ipv4.conf.lo.{name}=1" for name in ("rp_filter", "forwarding")),
+    "sysctl -qw net.ipv6.conf.all.forwarding=1",
     *("ip route add unreachable 192.0.2.9", "ip -6 route add unreachable 2001:db8::9"),
 )
 

@@ -9,15 +9,16 @@ asked of the kernel with real packets.
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from proof.claims import Claim, Result, Status, implied
+from proof.claims import Claim, OnlyThrough, Result, Status, implied
 from proof.verify import Prover
 from proof.walk import Walker
-from proof.world import Packet
+from proof.world import Packet, World
 from tests.kernel.proof_lab import APART, CLIENTS, Lab, domain, lists
 from tests.kernel.test_proof_mutations import PEERS
 
@@ -105,10 +106,6 @@ BY_NFT = {
         ),
         "an element that may vanish",
     ),
-    "what is dropped once it is translated": (
-        chain("filter hook postrouting priority 200", "ct status snat drop"),
-        "how a sender is translated",
-    ),
     "a client among those a packet is translated to": (
         chain(
             "nat hook prerouting priority -150",
@@ -137,6 +134,15 @@ def test_what_else_a_rule_may_do_is_named(what: str, lab: Lab) -> None:
     assert found
     assert Status.PROVED not in {r.status for r in found}
     assert reason in named(found)
+
+
+def test_what_is_dropped_once_it_is_translated_is_found(lab: Lab) -> None:
+    script = chain("filter hook postrouting priority 200", "ct status snat drop")
+    lab.apply(script)
+
+    found = [r for r in unproved(lab) if "reaches all" in str(r.claim)]
+    assert {r.status for r in found} == {Status.REFUTED}
+    assert all(lab.through(r.came_by, r.packet) is None for r in found if r.packet)
 
 
 def tool(words: str) -> None:
@@ -272,3 +278,61 @@ def test_the_kernel_forwards_from_and_to_what_is_said(version: int, lab: Lab) ->
             assert (hop.verdict == "sent") is passes, (source, target, hop)
             seen.add(passes)
     assert seen == {True, False}
+
+
+TO_LEAK = """
+delete element ip qubes up { eth0 }
+delete element ip6 qubes up { eth0 }
+insert rule netdev ravelin-guard egress-eth0 accept
+insert rule netdev ravelin-guard egress-eth1 accept
+insert rule inet ravelin-guard prerouting iifname eth1 accept
+flush chain ip qubes srcnat
+"""
+KEPT = "ct state established ct direction original accept"
+
+
+def test_a_flow_that_leaves_the_tunnel_when_routes_change_is_possible(lab: Lab) -> None:
+    """What a rule lets through for its state alone outlives the tunnel.
+
+    eth1 stands for the tunnel, which is the only way that is up.  Nothing is
+    translated: the kernel drops what was masqueraded for another interface.
+    """
+    source, server = CLIENTS["vif5.0"][0], ip_address("198.51.100.7")
+    first = Packet(source, server, 17, 2000, 443)
+    answer = Packet(server, source, 17, 443, 2000)
+    tool("ip rule add iif vif5.0 lookup 77 pref 10")
+    tool("ip route add default dev eth1 table 77")
+    lab.apply(TO_LEAK)
+
+    assert astray(lab) == set()
+    lab.apply(f"{CUSTOM} {KEPT}")
+    assert astray(lab) == {(4, Status.POSSIBLE)}
+
+    assert lab.through("vif5.0", first) == "eth1"
+    assert lab.through("eth1", answer) == "vif5.0"
+    tool("ip route replace default dev eth0 table 77")
+    assert lab.through("vif5.0", replace(first, first=2001)) is None
+    assert lab.through("vif5.0", first) == "eth0"
+
+
+def astray(lab: Lab) -> set[tuple[int, Status]]:
+    place = lab.world().places["fw"]
+    tunnel = replace(place, uplinks={"eth0": None}, carriers=frozenset({"eth1"}))
+    claims = [OnlyThrough("work", "fw")]
+    results = Prover().prove(World({"fw": tunnel}), claims)
+    return {(r.version, r.status) for r in results if r.status is not Status.PROVED}
+
+
+def test_a_way_out_of_which_nobody_was_told_is_found(lab: Lab) -> None:
+    """A link to another namespace, and a rule and a route that lead there."""
+    tool("ip link add aside type veth peer name beyond")
+    for name in ("aside", "beyond"):
+        tool(f"ip link set {name} up")
+    assert unproved(lab) == []
+
+    tool("ip route add 198.51.100.0/24 dev aside table 10139")
+    lab.apply("add element ip qubes up { aside }")
+
+    found = [r for r in unproved(lab) if "no more than" in str(r.claim)]
+    assert {r.status for r in found} == {Status.REFUTED}
+    assert {r.hops[-1].out for r in found} == {"aside"}
