@@ -23,6 +23,7 @@ from proof.realm import Realm
 
 KERNEL = "what the kernel sends without a socket is no part of it"
 LIMITS = "nobody opens flows faster than the limits that the rules have for that"
+ALIKE = "conntrack says the same of a packet in every domain on its way"
 ANSWERS = "what answers flows that others opened is no part of it"
 
 
@@ -42,7 +43,8 @@ def about(realm: Realm, claim: Claim) -> Cases:
             doors = _doors(realm, claim.client)
             domains = _path(realm, claim.client, _through(claim))
             every = (case for at in doors for case in of_way(realm, at, claim))
-            return Cases(every, domains, _assumed(claim))
+            alike = (ALIKE,) if len(domains) > 1 else ()
+            return Cases(every, domains, (*_assumed(claim), *alike))
         case Alone():
             raise UnconnectedError(f"{claim.domain}: it has no door")
         case NothingOld():

@@ -163,7 +163,9 @@ class Realm:
     def aside(self, door: Door) -> Node:
         """Return those that it sends by an interface of which nobody has told."""
         place, node = self.world.places[door.domain], self.arrive(door)
-        known = {*place.uplinks, *place.clients, *(place.carriers or ())}
+        known = {*place.uplinks, *place.clients, *(place.carriers or ()), "lo"}
+        if all(link.name in known for link in place.net.routing.links):
+            return self.space.false
 
         def lost(value: Hashable) -> bool:
             return isinstance(value, Sent) and (
