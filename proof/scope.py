@@ -88,9 +88,13 @@ def _as_usual(space: Space) -> Node:
 
 
 def special(realm: Realm, domain: str) -> list[Prefix]:
-    """Return the targets that a domain sends nowhere: reserved ones, and its own."""
+    """Return the targets that a domain sends nowhere: reserved ones, and its own.
+
+    Its own are single addresses: a network that it keeps is one that it swallows.
+    """
     found = [*NO_TARGET[realm.version], *LINK_ONLY[realm.version]]
     found += LOOPBACK4 if realm.version == IPV4 else LINK_LOCAL6
     routing = realm.world.places[domain].net.routing
     here = [r.prefix for r in routing.routes if r.table == LOCAL_TABLE]
-    return [*found, *(p for p in here if p.version == realm.version)]
+    own = (p for p in here if p.prefixlen == p.max_prefixlen)
+    return [*found, *(p for p in own if p.version == realm.version)]

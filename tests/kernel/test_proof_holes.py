@@ -191,6 +191,17 @@ def test_other_ways_to_route_are_named(what: str, lab: Lab) -> None:
     assert reason in named(unproved(lab))
 
 
+@pytest.mark.parametrize("network", ["198.51.100.0/24", "2001:db8:1::/48"])
+def test_a_domain_that_takes_a_network_for_itself_is_found(
+    network: str, lab: Lab
+) -> None:
+    tool(f"ip route add local {network} dev lo table local")
+
+    found = [r for r in unproved(lab) if "reaches all" in str(r.claim)]
+    assert {r.status for r in found} == {Status.REFUTED}
+    assert all(lab.through(r.came_by, r.packet) is None for r in found if r.packet)
+
+
 def test_a_jump_of_routing_rules_to_nowhere_is_passed_over(lab: Lab) -> None:
     """As fib_rules_lookup() does: it hides no rule behind it."""
     tool("ip rule add goto 20000 pref 10")
