@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from controller.admin import Answer, Failure
 
-PATIENCE = 20.0  # seconds for agents to do what they were told
+PATIENCE = 60.0  # seconds for agents to do what they were told; some machines are slow
 
 
 @dataclass(frozen=True, slots=True)

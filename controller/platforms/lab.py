@@ -51,7 +51,7 @@ DNSMASQ = (
     "--log-queries",
 )
 QUESTION = bytes(4) + b"\0\1" + bytes(7) + b"\0\2\0\1"  # the name servers of "."
-PATIENCE = 5.0  # seconds
+PATIENCE = 20.0  # seconds
 LOG_LIMIT = 16 << 20  # bytes
 CERTIFIED = [f"DNS:{name}" for name in NAMES] + [f"IP:{each}" for each in SERVERS]
 OPENSSL = (
