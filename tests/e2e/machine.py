@@ -37,8 +37,10 @@ HOME = (ROOT / "examples" / "home.toml").read_text()
 RUNTIME = Path("/run/rv")
 FELL = "ended, exit code 1"  # of an agent that nobody told to (`agent.start`)
 MARK = "RAVELIN_TEST"  # in the environment of all that a machine starts
-PATIENCE = 20.0  # seconds; only a failing test waits that long
-ANSWER = 5.0  # seconds for one answer; where none must come, a test waits that long
+# An emulated processor says how many times slower it is.
+PACE = float(os.environ.get("PACE", "1"))
+PATIENCE = 20.0 * PACE  # seconds; only a failing test waits that long
+ANSWER = 5.0 * PACE  # seconds for one; where none must come, a test waits that long
 
 WEB4, WEB6 = "198.51.100.80", "2001:db8:80::80"
 FORBIDDEN4, FORBIDDEN6 = "198.51.100.81", "2001:db8:80::81"

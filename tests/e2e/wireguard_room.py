@@ -24,7 +24,7 @@ from socket import if_nametoindex
 from agent.netlink import ROUTE, Netlink
 from agent.rtnetlink import add_address, delete_link, set_link
 from controller import namespaces
-from tests.e2e.machine import WEB4, Machine, command_line, machine, until
+from tests.e2e.machine import PACE, WEB4, Machine, command_line, machine, until
 from tests.lab.sniffer import EVERY, UDP, Packet, Sniffer
 from tests.lab.wireguard import Keys, Server, server
 
@@ -33,7 +33,7 @@ OTHER_END = "198.51.100.81"  # the provider listens there too
 IN_TUNNEL = "10.64.0.2"  # who clients are, seen from behind the tunnel
 RESOLVER = "10.64.0.1"
 SECRET_NAME, SECRET = "in.tunnel", "198.51.100.80"
-PATIENCE = 30.0  # seconds; only a failing test waits that long
+PATIENCE = 30.0 * PACE  # seconds; only a failing test waits that long
 
 OUTSIDE = """
 [domains.sys-net]

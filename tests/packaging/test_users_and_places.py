@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An agent and its daemon meet by the users and places that the package makes.
 
-There is no systemd that runs units here: what a unit says of users and groups is
+No systemd runs units here (one does in `tests.guest`): what they say of users is
 said by setpriv(1), on a machine of the test's own.
 """
 

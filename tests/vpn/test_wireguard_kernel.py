@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's WireGuard: what it is asked, and that one without is noticed.
 
-No kernel of the tests has WireGuard (there is no module to load), so the messages
-are read back here by pyroute2, which knows them from the same header file, and a
-kernel that says no is the real one.  Where a kernel has WireGuard, the last test
-talks to it.
+Where the kernel has none, the messages are read back by pyroute2, which knows them
+from the same header file, and the kernel that says no is the real one.  The last
+tests talk to the one that has it, which is that of `tests.guest`.
 """
 
 import errno
@@ -164,6 +163,7 @@ def test_the_agent_takes_what_there_is(
     device = wireguard_start.device()
     if has_wireguard():
         assert isinstance(device, WireguardKernel)
+        device.close()
         return
     assert isinstance(device, WireguardGo)
     monkeypatch.setattr(wireguard_go, "is_installed", lambda: False)
