@@ -7,16 +7,10 @@ from tests.guest.guest import Ran, run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(2400)]
 
-E2E = "tests/e2e/test_wireguard.py"
 # Which tests, and how many each part has: one that vanished would pass.
 PARTS = {
     "tests/vpn/test_wireguard_kernel.py": 27,
     "tests/guest/inside/test_kernel_wireguard.py": 5,
-    f"{E2E}::test_names_are_asked_through_the_tunnel_alone": 1,
-    f"{E2E}::test_each_appvm_has_its_own_rules_at_this_hop": 1,
-    f"{E2E}::test_a_rule_that_is_taken_back_cuts_its_flow": 1,
-    f"{E2E}::test_a_flow_does_not_go_on_in_clear_behind_another_gateway": 1,
-    f"{E2E}::test_a_killed_agent_comes_again_and_so_does_the_tunnel": 1,
     "tests/guest/inside/test_units_under_systemd.py": 9,
 }
 
