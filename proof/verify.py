@@ -236,5 +236,5 @@ def _case(realm: Realm, walker: Walker, claim: Claim, case: Case) -> Result | No
         unlike = replace(found, status=Status.POSSIBLE, notes=(EARLIER,))
         return unlike if case.later else None
     packet = packet_of(realm.version, door.ct, point)
-    notes = doubts_of(realm, left, point) or (LATER,)
+    notes = doubts_of(realm, left, point) or ((LATER,) if case.later else ())
     return replace(found, status=Status.POSSIBLE, packet=packet, notes=notes)

@@ -31,12 +31,15 @@ PROBE = (
 
 
 def traces(machine: Machine) -> dict[str, object]:
-    """All that a disposable could leave in an agent, in the host, in files."""
+    """All that a disposable could leave in an agent, in the host, in files.
+
+    What is counted of a vif is forgotten by itself (`rules.pace`).
+    """
     rules = {
         name: [
             line
             for line in machine.tool(name, "nft", "list", "ruleset").splitlines()
-            if "counter packets" not in line
+            if "counter packets" not in line and " expires " not in line
         ]
         for name in AGENTS
     }
