@@ -135,12 +135,15 @@ def test_an_agent_says_nothing_of_names_in_the_rules_of_others(
         ("config", "provider.conf"),
         ("auth:1: no", "auth:1: no"),
         ("192.0.2.1:51820: no handshake", "192.0.2.1:51820: no handshake"),
+        (f"{WORK}, 10.137.0.6: too many", "work, personal: too many"),
     ],
 )
-def test_a_file_is_called_what_people_call_it(untrusted: str, shown: str) -> None:
-    files = (("config", Path("/home/me/provider.conf")),)
+def test_files_and_clients_are_called_what_people_call_them(
+    untrusted: str, shown: str
+) -> None:
+    names = {"config": "provider.conf", WORK: "work", "10.137.0.6": "personal"}
 
-    assert said._named(files, untrusted) == shown
+    assert said._named(names, untrusted) == shown
 
 
 def test_what_an_agent_said_ends_with_it(databases: Databases) -> None:
