@@ -90,8 +90,16 @@ class Room:
         until(lambda: self.vpn()["state"] == "up", PATIENCE)
 
     def problem(self) -> str:
-        """Return the cause that status names, once it names one."""
-        return str(until(lambda: self.vpn()["problem"], PATIENCE))
+        """Return the cause that status names, once it names one.
+
+        Before its netvm is linked to it, it has no uplink.
+        """
+
+        def found() -> object:
+            problem = self.vpn()["problem"]
+            return None if problem == "no uplink" else problem
+
+        return str(until(found, PATIENCE))
 
     def seen_from(self, domain: str, url: str = f"http://{WEB4}/") -> str:
         """Return whom a web server takes a domain for, nothing if not reached."""

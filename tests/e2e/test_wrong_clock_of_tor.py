@@ -1,37 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A wall clock that is wrong, or jumps, is named and opens nothing.
+"""A wall clock of tor that is wrong, or jumps, is named and opens nothing.
 
-The daemons of tor and OpenVPN have a clock of their own here; the machine's is left
-alone.  wireguard-go asks the kernel past the C library, so nothing can be told it:
-that its health knows no wall clock is in `tests.vpn.test_wireguard_health`.
+The daemon has a clock of its own here; the machine's is left alone.
 """
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from controller.lab.tor_network import TorNetwork
 from tests.e2e.machine import WEB4, Machine, machine, until
-from tests.e2e.openvpn_room import (
-    OUTSIDE,
-    PATIENCE,
-    PORT,
-    PROVIDER,
-    Room,
-    leaked,
-    room,
-    tunnelled,
-)
-from tests.lab.prober import Flood
-from tests.lab.sniffer import EVERY, TCP, Packet, Sniffer
+from tests.e2e.openvpn_room import OUTSIDE, PATIENCE
+from tests.e2e.tried import tried
+from tests.lab.sniffer import TCP, Packet, Sniffer
 from tests.lab.wrong_clock import wrong_clock
 from tests.tor.chain import RELAYS
-from tests.vpn.openvpn_server import OPENVPN
 
 pytestmark = pytest.mark.kernel
 
@@ -46,7 +33,6 @@ network = "tor.network"
 [domains.anon]
 netvm = "sys-tor"
 """
-FLOODED, RATE = 9009, 200
 HOUR = 3600  # seconds
 # To read another library is more than its sandbox allows.
 OPEN = "--Sandbox 0"
@@ -88,15 +74,6 @@ def not_tor(seen: Sniffer) -> list[Packet]:
         and not packet.neighbourly
         and not (packet.protocol == TCP and (packet.destination, packet.port) in RELAYS)
     ]
-
-
-@contextmanager
-def tried(made: Machine, client: str) -> Iterator[Sniffer]:
-    """Have a client send what it can, and see all that leaves its gateway."""
-    target = ip_address(WEB4)
-    flood = Flood(made.net(client), made.internet.net, target, FLOODED, rate=RATE)
-    with Sniffer(made.net("sys-net"), EVERY) as seen, flood:
-        yield seen
 
 
 @pytest.fixture(scope="module")
@@ -156,61 +133,3 @@ def wrong(made: Machine) -> float:
         talk.sendall(words.encode())
         text = talk.makefile().read().partition("current-time/utc=")[2][:19]
     return (datetime.fromisoformat(f"{text}+00:00") - datetime.now(UTC)).total_seconds()
-
-
-@pytest.fixture(scope="module")
-def vpn() -> Iterator[Room]:
-    """A room whose server is certified for a month, from yesterday on."""
-    with room() as made:
-        now = datetime.now(UTC)
-        ends = (now - timedelta(days=1), now + timedelta(days=30))
-        start, end = (f"{each:%Y%m%d%H%M%S}Z" for each in ends)
-        made.pki.issue("monthly", "server", (start, end))
-        made.provider.kill()
-        made.provider.cert = "monthly"
-        made.provider.start()
-        made.give_good()
-        yield made
-
-
-@pytest.mark.parametrize(
-    ("by", "words"),
-    [
-        (-60 * 24 * HOUR, "is not yet valid: is the clock right?"),
-        (60 * 24 * HOUR, "has expired"),
-    ],
-)
-def test_openvpn_with_a_wrong_clock_is_named_and_closed(
-    vpn: Room, by: int, words: str
-) -> None:
-    """And with the right one it connects, with no hand."""
-    with wrong_clock(OPENVPN) as clock:
-        clock.is_wrong_by(by)
-        vpn.machine.up()
-        vpn.machine.does("restart", "sys-vpn")
-        words = f"the server's certificate {words} ({PROVIDER} port {PORT}/udp)"
-        with tried(vpn.machine, "work") as seen:
-            until(lambda: vpn.vpn()["problem"] == words, PATIENCE)
-            assert not vpn.flows()
-
-            clock.is_wrong_by(0)
-            until(vpn.flows, PATIENCE * 2)
-    assert leaked(seen) == []
-
-
-@pytest.mark.parametrize("by", [2 * HOUR, -2 * HOUR])
-def test_a_clock_that_jumps_under_openvpn_opens_nothing(vpn: Room, by: int) -> None:
-    with wrong_clock(OPENVPN) as clock:
-        vpn.machine.up()
-        vpn.machine.does("restart", "sys-vpn")
-        until(vpn.flows, PATIENCE)
-        with tried(vpn.machine, "work") as seen:
-            for jump in (by, 0):
-                before = len(tunnelled(seen))
-                clock.is_wrong_by(jump)
-                # Some of the flood goes on, or another tunnel carries it.
-                until(
-                    lambda before=before: len(tunnelled(seen)) > before + 50, PATIENCE
-                )
-                until(vpn.flows, PATIENCE)
-    assert leaked(seen) == []
