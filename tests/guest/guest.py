@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/guest"
 PACE = "8"  # how much slower it is, for the deadlines of the tests inside
-PATIENCE = 900.0  # seconds; only a failing test waits that long
+PATIENCE = 1200.0  # seconds; only a failing test waits that long
 TOOLS = ("mypy*", "*mypyc*", "ruff*", "grimp*", "pip", "setuptools")
 QEMU = (
     *("qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-smp", "2"),

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(2400)]
 PARTS = {
     "tests/vpn/test_wireguard_kernel.py": 27,
     "tests/guest/inside/test_kernel_wireguard.py": 5,
-    "tests/guest/inside/test_units_under_systemd.py": 9,
+    "tests/guest/inside/test_units_under_systemd.py": 7,
 }
 
 

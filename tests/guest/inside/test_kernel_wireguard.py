@@ -56,8 +56,8 @@ def test_another_program_sees_the_tunnel_that_the_agent_made(vpn: Room) -> None:
     """The judge is wg(8): one peer, its server, all prefixes, our mark."""
     own, peer = vpn.machine.tool("sys-vpn", "wg", "show", "wg0", "dump").splitlines()
 
-    private, _, _, mark = own.split("\t")
-    assert private == base64(vpn.client.private)
+    _, ours, _, mark = own.split("\t")
+    assert ours == base64(vpn.client.public)
     assert int(mark, 16) == MARK
     public, _, server, prefixes, *_ = peer.split("\t")
     assert public == base64(vpn.provider.keys.public)
@@ -93,4 +93,4 @@ def test_who_is_not_the_tunnel_does_not_reach_its_server(
                 rogue.sendto(said, (PROVIDER, vpn.provider.port))
         assert vpn.flows()
 
-    assert any(said in packet.frame for packet in tunnelled(seen)) is leaves
+    assert any(said in packet.raw for packet in tunnelled(seen)) is leaves
