@@ -168,9 +168,8 @@ class Realm:
             return self.space.false
 
         def lost(value: Hashable) -> bool:
-            return isinstance(value, Sent) and (
-                self.name(door.domain, value.oif) not in known
-            )
+            names = self.passage(door.domain).hooks.links
+            return isinstance(value, Sent) and names[value.oif].name not in known
 
         key = (door.domain, node)
         if key not in self.astray:
@@ -187,8 +186,7 @@ class Realm:
         return self.memo[door]
 
     def _fate(self, door: Door, hops: int) -> Node:
-        place = self.world.places[door.domain]
-        carried = place.carriers is not None
+        carried = self.world.places[door.domain].carriers is not None
 
         def end(value: Hashable) -> Hashable | Node:
             match value:
@@ -206,10 +204,8 @@ class Realm:
 
     def still(self, looked: Mapping[tuple[bool, Door], Node]) -> bool:
         """Return whether these doors lead to the same as before."""
-        return all(
-            (self.fate(door) if far else self.arrive(door)) is node
-            for (far, door), node in looked.items()
-        )
+        looks = {True: self.fate, False: self.arrive}
+        return all(looks[far](door) is node for (far, door), node in looked.items())
 
     def within_limits(self, node: Node) -> Node:
         """Return what becomes of packets that no limit finds to be too many."""

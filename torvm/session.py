@@ -38,6 +38,7 @@ from torvm.usage import Usage
 
 RETRY = 1.0  # seconds before tor is told again what it refused
 JUMPED = Clock(None)
+OfItself = Ready | Bootstrap | ByProxy | Established | Live | Clock
 COMPLETE = 100  # percent
 TOLD = (LISTEN, RELEASE)
 OF_LISTENERS = frozenset({"transport", "dnsport", "socksport", "disablenetwork"})
@@ -153,9 +154,7 @@ class Session:
         self.answer = answer
         self.tor.look_at_circuits()
 
-    def _is_well(
-        self, said: Ready | Bootstrap | ByProxy | Established | Live | Clock
-    ) -> bool:
+    def _is_well(self, said: OfItself) -> bool:
         before = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
         match said:
             case Ready(version, progress, circuits, listening):
@@ -172,19 +171,16 @@ class Session:
             case ByProxy(why):
                 self.proxy = why
             case Established(circuits):
-                self._established(circuits=circuits)
+                self._circuits, self.proxy = circuits, ""
+                # After a jump tor builds circuits anew, and says nothing of 100 %.
+                jumped = circuits and self.clock == JUMPED
+                self.clock = None if jumped else self.clock
             case Live(live):
                 self.live = live
             case Clock():
                 self.clock = said
-        after = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
-        return before != after
-
-    def _established(self, *, circuits: bool) -> None:
-        self._circuits, self.proxy = circuits, ""
-        # After a jump tor builds circuits anew, and says nothing of 100 %.
-        if circuits and self.clock == JUMPED:
-            self.clock = None
+        now = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
+        return before != now
 
     def _meet(self, listening: frozenset[Listener]) -> None:
         if self._met:
@@ -249,7 +245,4 @@ class Session:
                 return True
 
     def _whose(self, address: Address) -> Client | None:
-        for client in self.doors.clients:
-            if address in client.addresses:
-                return client
-        return None
+        return next((c for c in self.doors.clients if address in c.addresses), None)

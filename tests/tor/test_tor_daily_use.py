@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.machine import until
 from tests.lab.sniffer import TCP, UDP
-from tests.tor.chain import BRIDGE, CIRCUITS, OTHER, WEB, WEB6, TorChain
+from tests.tor.chain import BRIDGE, CIRCUITS, OTHER, WEB, WEB6, Streams, TorChain
 
 pytestmark = [
     pytest.mark.kernel,
@@ -93,20 +93,31 @@ def test_with_relays_only_tor_may_talk_to_relays(changed: TorChain) -> None:
 def test_applications_that_know_tor_keep_their_streams_apart(
     changed: TorChain,
 ) -> None:
-    """Two names to authenticate with are two circuits, one name is one."""
-    changed.become("socks = true")
-    with changed.watched() as streams:
-        found = []
-        for user in ("one:x", "two:x", "one:x"):
-            proxy = f"{user}@{changed.ip('sys-tor')[0]}:9050"
-            page = "http://www.example.com/ip"
-            words = ("--silent", "--retry", "3", "--socks5-hostname", proxy, page)
-            assert changed.run("anon", "curl", *words).strip() in changed.exits
-            found.append(streams.of("anon"))
+    """Two names to authenticate with are two circuits, one name is one.
 
-    assert all(found)
-    assert found[0] == found[2]
-    assert not found[0] & found[1]
+    A circuit may end by itself in between, so one name has three tries.
+    """
+    changed.become("socks = true")
+    same = False
+    with changed.watched() as streams:
+        for _ in range(3):
+            one, two, again = (by_socks(changed, streams, x) for x in "121")
+            assert not one & two
+            assert not again & two
+            same |= one == again
+
+    assert same
+
+
+def by_socks(changed: TorChain, streams: Streams, user: str) -> frozenset[str]:
+    """Fetch a page as somebody; return the circuits that it took."""
+    proxy = f"{user}:x@{changed.ip('sys-tor')[0]}:9050"
+    page = "http://www.example.com/ip"
+    words = ("--silent", "--retry", "3", "--socks5-hostname", proxy, page)
+    assert changed.run("anon", "curl", *words).strip() in changed.exits
+    found = streams.of("anon")
+    assert found
+    return found
 
 
 def test_with_a_bridge_the_uplink_carries_what_goes_to_it(changed: TorChain) -> None:

@@ -254,7 +254,8 @@ def test_nothing_leaves_while_something_happens(
     tor: TorChain, happening: Happening
 ) -> None:
     """L5, L9, T16: under a client that tries everything; clients are served again."""
-    with tor.uplink() as uplink, busy(tor, "anon"):
+    more = [BRIDGE] if happening is entry_is_another else []
+    with tor.uplink(*more) as uplink, busy(tor, "anon"):
         happening(tor)
         tor.through("anon2")
     assert uplink.leaked == []
