@@ -321,6 +321,17 @@ def net_of(pid: int) -> int:
     return 0
 
 
+@contextmanager
+def stilled(pid: int) -> Iterator[None]:
+    """Have a process do nothing; one that the controller misses (10 s) it ends."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def end(pid: int) -> None:
     """Kill a process and return when it is gone."""
     with suppress(ProcessLookupError):

@@ -2,9 +2,7 @@
 """Whatever dies comes back, and its clients flow again by themselves."""
 
 import json
-import os
 import re
-import signal
 
 import pytest
 
@@ -18,6 +16,7 @@ from tests.e2e.machine import (
     WEB6,
     Machine,
     end,
+    stilled,
     until,
 )
 
@@ -176,13 +175,9 @@ def test_rules_that_somebody_else_changed_are_put_back(
     before = rules()
 
     # Held still meanwhile, or it may be quicker than our own look.
-    agent = home.agent(name)
-    os.kill(agent, signal.SIGSTOP)
-    try:
+    with stilled(home.agent(name)):
         home.tool(name, "nft", tampering)
         assert rules() != before
-    finally:
-        os.kill(agent, signal.SIGCONT)
 
     assert until(lambda: rules() == before)
     assert troubles(home) == []

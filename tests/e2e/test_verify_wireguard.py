@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.machine import HTTP, WEB4, until
-from tests.e2e.wireguard_room import Room, room
+from tests.e2e.wireguard_room import Room, connected
 
 pytestmark = pytest.mark.kernel
 
@@ -16,12 +16,8 @@ LONG = 90.0  # seconds for a proof on a machine that is busy
 
 @pytest.fixture(scope="module")
 def vpn() -> Iterator[Room]:
-    with room() as made:
-        made.give_good()
-        made.machine.up()
-        made.comes_up()
+    with connected() as made:
         yield made
-        made.machine.does("down")
 
 
 def answers(vpn: Room, status: int) -> dict[tuple[str, int], str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.machine import ECHO, HTTPS, RESOLVER4, WEB4, until
+from tests.e2e.machine import ECHO, HTTPS, RESOLVER4, WEB4, stilled, until
 from tests.e2e.wireguard_room import (
     IN_TUNNEL,
     PATIENCE,
@@ -14,10 +14,10 @@ from tests.e2e.wireguard_room import (
     SECRET,
     SECRET_NAME,
     Room,
+    connected,
     impostor,
     kill,
     leaked,
-    room,
     tunnelled,
 )
 from tests.lab.sniffer import EVERY, Sniffer
@@ -28,12 +28,8 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture(scope="module")
 def _running() -> Iterator[Room]:
-    with room() as made:
-        made.give_good()
-        made.machine.up()
-        made.comes_up()
+    with connected() as made:
         yield made
-        made.machine.does("down")
 
 
 @pytest.fixture
@@ -158,7 +154,7 @@ def test_a_deleted_device_is_made_again(vpn: Room) -> None:
 
 def test_an_impostor_of_the_device_is_removed_and_the_tunnel_works(vpn: Room) -> None:
     """R7: the agent is held still, or it would be there before the impostor."""
-    with vpn.stilled():
+    with stilled(vpn.agent()):
         impostor(vpn)
         assert not vpn.flows()
 

@@ -131,17 +131,6 @@ class Room:
         with namespaces.inside(self.machine.internet.net):
             subprocess.run(words.split(), check=True)
 
-    @contextmanager
-    def stilled(self) -> Iterator[None]:
-        """Have the agent do nothing, until the controller misses it (10 s)."""
-        pid = self.agent()
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
     def sniffer(self) -> Sniffer:
         """Return a capture of all that the VPN sends to its netvm."""
         return Sniffer(self.machine.net("sys-net"), EVERY)
@@ -207,6 +196,17 @@ def room(policy: str = POLICY) -> Iterator[Room]:
                 found = Room(made, provider)
                 provider.accept(found.client.public, f"{IN_TUNNEL}/32")
                 yield found
+
+
+@contextmanager
+def connected() -> Iterator[Room]:
+    """Give the room with its tunnel up, and take it down."""
+    with room() as made:
+        made.give_good()
+        made.machine.up()
+        made.comes_up()
+        yield made
+        made.machine.does("down")
 
 
 def kill(pid: int) -> None:

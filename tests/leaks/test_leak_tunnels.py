@@ -15,7 +15,7 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from tests.e2e.machine import until
+from tests.e2e.machine import stilled, until
 from tests.e2e.wireguard_room import kill
 from tests.lab import attacks
 from tests.lab.attacks import PROBE, ip
@@ -29,7 +29,6 @@ from tests.leaks.tunnels import (
     flood,
     kept_ports,
     openvpn,
-    stilled,
     tool,
     wireguard,
 )
@@ -98,7 +97,8 @@ def test_a_neighbour_cannot_probe_for_the_tunnels_address(
     asking = Ether(src=MACS["src"], dst="ff:ff:ff:ff:ff:ff")
     knocks.append(asking / ARP(op=1, hwsrc=MACS["src"], psrc=gateway, pdst=vpn.own))
     port = vpn.vif
-    with stilled(vpn.room) if guarded else bare(vpn.room), vpn.room.sniffer() as seen:
+    held = stilled(vpn.room.agent()) if guarded else bare(vpn.room)
+    with held, vpn.room.sniffer() as seen:
         if not guarded:
             tool(vpn.room, "sysctl -qw net.ipv4.conf.eth0.arp_ignore=0")
             tool(vpn.room, "ip route replace 198.51.100.0/24 dev eth0")
@@ -278,7 +278,7 @@ def test_a_neighbour_cannot_take_the_place_of_the_tunnel(
 
 def take_the_place(vpn: Vpn, shot: bytes) -> None:
     """Have the NetVM forget the tunnel, and send before the tunnel does."""
-    with stilled(vpn.room):
+    with stilled(vpn.room.agent()):
         words = ("conntrack", "-D", "-p", "udp", "--dport", str(vpn.port))
         vpn.machine.tool("sys-net", *words)
         attacks.send(vpn.machine.net("evil"), "eth0", [shot])

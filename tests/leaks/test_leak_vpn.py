@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.e2e.machine import until
+from tests.e2e.machine import stilled, until
 from tests.e2e.wireguard_room import (
     OTHER_END,
     PATIENCE,
@@ -30,7 +30,7 @@ from tests.e2e.wireguard_room import (
 )
 from tests.lab.sniffer import Packet, Sniffer
 from tests.leaks.rounds import Record, happen, uplink
-from tests.leaks.tunnels import WEB4, bare, flood, stilled, tool
+from tests.leaks.tunnels import WEB4, bare, flood, tool
 
 pytestmark = pytest.mark.kernel
 
@@ -241,7 +241,8 @@ def test_without_protection_it_would_be_seen(vpn: Room, happens: Happening) -> N
 
 def test_an_impostor_of_the_device_gets_nothing(vpn: Room) -> None:
     """R7: rules and routes go by index; the name alone carries nothing."""
-    with flood(vpn), stilled(vpn), Sniffer(vpn.machine.net("sys-vpn"), "*") as seen:
+    sniffer = Sniffer(vpn.machine.net("sys-vpn"), "*")
+    with flood(vpn), stilled(vpn.agent()), sniffer as seen:
         impostor(vpn)
         # The flood goes on for as long as a web client needs to give up.
         assert not vpn.flows()

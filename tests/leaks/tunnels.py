@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The two kinds of VPN behind one face, for attacks that are the same on both."""
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from controller import namespaces
 from tests.e2e import openvpn_room, wireguard_room
-from tests.e2e.machine import Machine
+from tests.e2e.machine import Machine, stilled
 from tests.lab.ends import MARKER
 from tests.lab.scene import Scene
 from tests.lab.sniffer import Packet, Sniffer
@@ -161,21 +159,9 @@ def flood(made: Room) -> Iterator[None]:
 
 
 @contextmanager
-def stilled(made: Room) -> Iterator[None]:
-    """Have the agent do nothing, until the controller misses it (10 s)."""
-    pid = made.agent()
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
 def bare(made: Room) -> Iterator[None]:
     """Take away all that protects; the agent stands still, or it would heal."""
-    with stilled(made):
+    with stilled(made.agent()):
         tool(made, "nft flush ruleset")
         for version in ("-4", "-6"):
             for line in tool(made, f"ip {version} rule").splitlines():
@@ -194,17 +180,13 @@ def kept_ports(made: Machine, domain: str, agent: int) -> Iterator[None]:
 
     It is what a gateway does that was not told otherwise.
     """
-    os.kill(agent, signal.SIGSTOP)
-    try:
+    with stilled(agent):
         before = made.tool(domain, "nft", "list", "ruleset")
         plain = before.replace("masquerade random,fully-random", "masquerade")
         assert plain != before, before
         load(made, domain, plain)
         yield
         load(made, domain, before)
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(agent, signal.SIGCONT)
 
 
 def load(made: Machine, domain: str, text: str) -> None:

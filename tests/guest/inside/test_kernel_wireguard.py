@@ -14,8 +14,8 @@ from tests.e2e.wireguard_room import (
     PATIENCE,
     PROVIDER,
     Room,
+    connected,
     leaked,
-    room,
     tunnelled,
 )
 from tests.lab.wireguard import base64
@@ -24,12 +24,8 @@ from vpn.wireguard_kernel import MARK
 
 @pytest.fixture(scope="module")
 def _running() -> Iterator[Room]:
-    with room() as made:
-        made.give_good()
-        made.machine.up()
-        made.comes_up()
+    with connected() as made:
         yield made
-        made.machine.does("down")
 
 
 @pytest.fixture
