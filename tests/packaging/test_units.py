@@ -121,6 +121,13 @@ def test_a_daemon_has_no_rights_and_knows_the_agents_group() -> None:
     assert found["Service", "SupplementaryGroups"] == "ravelin-agent"
 
 
+def test_a_daemon_may_add_a_filter_of_system_calls() -> None:
+    """tor's own sandbox is one, and without this systemd ends tor for it."""
+    allowed = directives(DAEMON)["Service", "SystemCallFilter"].split()
+
+    assert allowed == ["@system-service", "seccomp"]
+
+
 def test_a_daemon_has_its_state_where_it_is_on_one_machine() -> None:
     found = directives(DAEMON)
     bound = found["Service", "BindPaths"].partition(":")
