@@ -259,27 +259,30 @@ class Streams:
         self.controller = controller
         self._chain = chain
         self._sources: dict[str, str] = {}
-        self._seen: list[tuple[str, str]] = []
+        self._seen: dict[str, set[str]] = {}
+        self._told: set[str] = set()
         self._sets: dict[str, str] = {}
         self._learn()
         controller.add_event_listener(self._stream, stem.control.EventType.STREAM)
         controller.add_event_listener(self._circuit, stem.control.EventType.CIRC)
 
     def of(self, client: str) -> frozenset[str]:
-        """Return the circuits that carried a client since this was asked last."""
+        """Return the circuits of a client's streams that were not told before."""
         # What tor said before its answer has been heard when that is here.
         self._learn()
         addresses = set(map(str, self._chain.ip(client)))
-        mine = [c for source, c in self._seen if source in addresses]
-        self._seen = [each for each in self._seen if each[0] not in addresses]
-        return frozenset(self._sets.get(circuit, circuit) for circuit in mine)
+        mine = {s for s in self._seen if self._sources[s] in addresses} - self._told
+        # The end of a stream is often said when the next one is asked for.
+        self._told |= mine
+        circuits = {circuit for stream in mine for circuit in self._seen[stream]}
+        return frozenset(self._sets.get(circuit, circuit) for circuit in circuits)
 
     def _stream(self, event: Any) -> None:  # noqa: ANN401
         if event.source_addr:
             self._sources[event.id] = event.source_address.strip("[]")
         # Only TransPort streams: names go by another listener, and so circuit.
         if event.circ_id and event.id in self._sources:
-            self._seen.append((self._sources[event.id], event.circ_id))
+            self._seen.setdefault(event.id, set()).add(event.circ_id)
 
     def _circuit(self, event: Any) -> None:  # noqa: ANN401
         if "CONFLUX_ID" in event.keyword_args:
