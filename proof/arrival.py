@@ -8,7 +8,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from proof.diagram import Node
-from proof.explore import continued, relabel, where
 from proof.fields import DPORT, DST, NEW, OIF, UNTRACKED
 from proof.forwarding import Kind, Way
 from proof.hooks import (
@@ -24,6 +23,7 @@ from proof.hooks import (
     Stop,
 )
 from proof.outcome import Env, Nat
+from proof.relabel import continued, relabel, where
 from proof.routes import Link
 from proof.substitute import Meaning
 from proof.tracked import (

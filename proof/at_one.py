@@ -13,11 +13,11 @@ from proof.claims import (
     OwnOf,
 )
 from proof.departure import Departure
-from proof.explore import relabel
 from proof.fields import DST, NEW, RELATED, SOCKET, UID
 from proof.forwarding import spans
 from proof.opened import errors
 from proof.realm import Door, Fate, Realm, Where
+from proof.relabel import relabel
 from proof.scope import special, whole
 from proof.tracked import FORWARDS, NO_FLOW, STATES
 from proof.way_out import Sent

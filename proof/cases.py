@@ -5,9 +5,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from proof.diagram import Node
-from proof.explore import relabel
 from proof.fields import ESTABLISHED, RELATED, SRC
 from proof.realm import Door, Realm
+from proof.relabel import relabel
 from proof.scope import ordinary
 from proof.tracked import REPLIES
 from proof.way_out import Sent

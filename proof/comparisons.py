@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proof.diagram import Branch, Node, Span, cells
-from proof.explore import relabel
+from proof.relabel import relabel
 from proof.space import Space
 from proof.values import (
     Constant,

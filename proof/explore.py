@@ -4,7 +4,7 @@
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from math import prod
 
-from proof.diagram import Branch, Leaf, Node, Span, cells, child_at
+from proof.diagram import Branch, Leaf, Node, cells, child_at
 from proof.space import Space
 
 MEMBER: Hashable = True
@@ -66,73 +66,6 @@ def _all(node: Node) -> set[Node]:
             found |= fresh
             waiting += fresh
     return found
-
-
-def relabel(
-    space: Space, node: Node, change: Callable[[Hashable], Hashable | Node]
-) -> Node:
-    """Return the diagram with each value replaced by a value or by a diagram."""
-    memo: dict[Node, Node] = {}
-
-    def visit(item: Node) -> Node:
-        if item not in memo:
-            memo[item] = visit_leaf(item) if isinstance(item, Leaf) else visit_all(item)
-        return memo[item]
-
-    def visit_leaf(item: Leaf) -> Node:
-        new = change(item.value)
-        return new if isinstance(new, Leaf | Branch) else space.leaf(new)
-
-    def visit_all(item: Branch) -> Node:
-        children = [*map(visit, item.children)]
-        if all(child.level > item.level for child in children):
-            return space.branch(item.level, item.bounds, children)
-        parts: dict[Node, list[Span]] = {}
-        for (span, _), child in zip(cells(item), children, strict=True):
-            parts.setdefault(child, []).append(span)
-        return space.fold(
-            space.over,
-            (space.only(space.within(item.level, *s), c) for c, s in parts.items()),
-            space.nothing,
-        )
-
-    return visit(node)
-
-
-def continued(
-    space: Space, node: Node, change: Callable[[Hashable], Hashable | Node]
-) -> Node:
-    """Return the same as `relabel`, faster where few values become diagrams."""
-    parts: list[Node] = []
-    plain: dict[Hashable, Hashable] = {}
-    for value in _values(node):
-        new = change(value)
-        if isinstance(new, Branch):
-            parts.append(space.only(where(space, node, {value}), new))
-        else:
-            plain[value] = new.value if isinstance(new, Leaf) else new
-    parts.append(relabel(space, node, plain.get))
-    return space.fold(space.over, parts, space.nothing)
-
-
-def _values(node: Node) -> list[Hashable]:
-    """Return every value of a diagram, in the same order each time."""
-    found: dict[Hashable, None] = {}
-    seen: set[Node] = set()
-    waiting = [node]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, Leaf):
-            found[item.value] = None
-        elif item not in seen:
-            seen.add(item)
-            waiting += reversed(item.children)
-    return list(found)
-
-
-def where(space: Space, node: Node, values: Collection[Hashable]) -> Node:
-    """Return the packets that get one of these values."""
-    return relabel(space, node, values.__contains__)
 
 
 def project(

@@ -11,12 +11,12 @@ from enum import Enum
 
 from proof.bytecode import Chain, Family
 from proof.diagram import Node
-from proof.explore import continued
 from proof.fields import IPV4
 from proof.forwarding import Router
 from proof.incoming import Incoming
 from proof.machine import Common, Machine
 from proof.outcome import End, Env, Nat, Outcome
+from proof.relabel import continued
 from proof.resolve import Resolver
 from proof.routes import Link
 from proof.snapshot import Snapshot

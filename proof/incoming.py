@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from proof.diagram import Node
-from proof.explore import leaves, relabel, where
+from proof.explore import leaves
 from proof.fields import DST, IPV4, IPV6, SRC
 from proof.forwarding import HERE, NOWHERE, Kind, Question, Router, Way, spans
+from proof.relabel import relabel, where
 from proof.routes import Link, Prefix
 from proof.snapshot import Snapshot
 from proof.table import Row, table

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from proof.bytecode import Bytecode, Place
 from proof.comparisons import Comparisons
 from proof.diagram import BOTTOM, Budget, Node, OverrunError
-from proof.explore import continued, leaves, project, relabel
+from proof.explore import leaves, project
 from proof.fields import FRAGMENTS, layout
 from proof.lookups import Contents, Lookups, contents
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
+from proof.relabel import continued, relabel
 from proof.routes import Routing
 from proof.rule import WORD, Tools, run
 from proof.space import Space

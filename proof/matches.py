@@ -7,10 +7,11 @@ Sources: ``nft_cmp.c``, ``nft_range.c``, ``nft_bitwise.c``, ``nft_byteorder.c``,
 
 from proof.bytecode import Code, Verdict, data
 from proof.diagram import Leaf, Node
-from proof.explore import leaves, relabel, where
+from proof.explore import leaves
 from proof.loads import UnmodelledError
 from proof.netlink import Attributes, need, number, text
 from proof.outcome import Step
+from proof.relabel import relabel, where
 from proof.rule import WORD, RuleRun
 from proof.values import Atom, FieldByte, ImageByte, Opaque, Value
 

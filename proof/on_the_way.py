@@ -6,10 +6,10 @@ from collections.abc import Callable, Hashable, Iterator
 from proof.cases import At, Case, as_usual, own
 from proof.claims import Asserted, Expect, OnlyThrough
 from proof.diagram import Node
-from proof.explore import relabel
 from proof.fields import DPORT, DST, IPV4, IPV6, NEW, PROTO, SPORT
 from proof.forwarding import spans
 from proof.realm import Fate, Realm, Where
+from proof.relabel import relabel
 from proof.scope import whole
 from proof.tracked import FORWARDS, NO_FLOW, STATES
 from rules.decide import ICMP, ICMPV6

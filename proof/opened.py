@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from proof.cases import Case
 from proof.diagram import Node
-from proof.explore import project, relabel
+from proof.explore import project
 from proof.fields import DPORT, DST, ESTABLISHED, IPV4, NEW, PROTO, SPORT, SRC
 from proof.hooks import DROPPED
 from proof.realm import Realm
+from proof.relabel import relabel
 from proof.substitute import substitute
 from proof.tracked import REPLIES
 from proof.way_out import OTHERWISE

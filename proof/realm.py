@@ -12,13 +12,13 @@ from enum import Enum
 
 from proof.arrival import Entry
 from proof.diagram import Node, OverrunError
-from proof.explore import relabel
 from proof.fields import DST, NEW, layout
 from proof.hooks import Hooks, Stop
 from proof.machine import TOO_MANY, Common, Machine
 from proof.memory import steady, unchanged
 from proof.passage import Passage
 from proof.policy import accepted
+from proof.relabel import relabel
 from proof.space import Space
 from proof.substitute import substitute
 from proof.view import FIRST_BYTE, FRAME_SOURCE, TIME

@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 from proof.diagram import Node
-from proof.explore import relabel
 from proof.outcome import Env, Nat
+from proof.relabel import relabel
 from proof.values import Constant, Hidden, Number, Opaque, Part, Picture, Value, split
 from proof.view import View, Viewer
 

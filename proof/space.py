@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where diagrams are made: each once, so that equality is identity."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice, repeat
+from operator import is_
 from time import thread_time
 
 from proof.diagram import (
@@ -17,7 +19,66 @@ from proof.diagram import (
 
 _CHECK = 1024  # branches between two looks at the clock
 _Shortcut = Callable[[Node, Node], Node | None]
-_Memo = dict[tuple[Node, Node], Node]
+_Pair = tuple[Node, Node]
+
+
+class _Merged(dict[_Pair, Node]):
+    """Two diagrams combined point by point, each pair once.
+
+    ``shortcut`` knows the result for all leaves.  A dictionary, for most pairs that
+    are asked for are there already, and nothing finds them faster.
+    """
+
+    def __init__(self, space: "Space", shortcut: _Shortcut) -> None:
+        super().__init__()
+        self._space = space
+        self._shortcut = shortcut
+
+    def __missing__(self, pair: _Pair) -> Node:
+        a, b = pair
+        found = self._shortcut(a, b)
+        if found is None:
+            found = self._meet(a, b)
+        self[pair] = found
+        return found
+
+    def _meet(self, a: Node, b: Node) -> Node:
+        if isinstance(a, Branch) and a.level < b.level:
+            pairs: Iterable[_Pair] = zip(a.children, repeat(b))
+            level, bounds = a.level, a.bounds
+        elif not isinstance(b, Branch):
+            raise TypeError(f"no result for {a} and {b}")
+        elif not isinstance(a, Branch) or b.level < a.level:
+            pairs = zip(repeat(a), b.children)
+            level, bounds = b.level, b.bounds
+        else:
+            level, bounds = a.level, tuple(sorted({*a.bounds, *b.bounds}))
+            pairs = _aligned(a, b, bounds)
+        return self._space.branch(level, bounds, [*map(self.__getitem__, pairs)])
+
+
+def _unlike(
+    bounds: Sequence[int], children: Sequence[Node]
+) -> tuple[list[int], list[Node]]:
+    """Return both without the children that the next one is the same as."""
+    ends: list[int] = []
+    kept: list[Node] = []
+    for end, child in zip(bounds, children, strict=True):
+        if kept and kept[-1] is child:
+            ends[-1] = end
+        else:
+            ends.append(end)
+            kept.append(child)
+    return ends, kept
+
+
+def _aligned(a: Branch, b: Branch, bounds: Iterable[int]) -> Iterator[_Pair]:
+    """Yield the children of both that hold up to each of these bounds."""
+    i = j = 0
+    for bound in bounds:
+        yield a.children[i], b.children[j]
+        i += a.bounds[i] == bound
+        j += b.bounds[j] == bound
 
 
 class Space:
@@ -37,7 +98,7 @@ class Space:
         self._deadline = thread_time() + self._budget.seconds
         self._branches: dict[tuple[int, tuple[int, ...], tuple[Node, ...]], Branch] = {}
         self._leaves: dict[tuple[type, Hashable], Leaf] = {}
-        self._memos: dict[_Shortcut, _Memo] = {}
+        self._merged: dict[_Shortcut, _Merged] = {}
         self.false, self.true = self.leaf(value=False), self.leaf(value=True)
         self.nothing = self.leaf(None)
         for name, width in fields:
@@ -67,17 +128,11 @@ class Space:
         self, level: int, bounds: Sequence[int], children: Sequence[Node]
     ) -> Node:
         """Return the branch with these children, neighbours that agree joined."""
-        ends: list[int] = []
-        kept: list[Node] = []
-        for end, child in zip(bounds, children, strict=True):
-            if kept and kept[-1] is child:
-                ends[-1] = end
-            else:
-                ends.append(end)
-                kept.append(child)
-        if len(kept) == 1:
-            return kept[0]
-        key = (level, tuple(ends), tuple(kept))
+        if any(map(is_, children, islice(children, 1, None))):
+            bounds, children = _unlike(bounds, children)
+        if len(children) == 1:
+            return children[0]
+        key = (level, tuple(bounds), tuple(children))
         found = self._branches.get(key)
         if found is None:
             found = self._branches[key] = Branch(*key)
@@ -94,7 +149,7 @@ class Space:
     def restart(self) -> None:
         """Start the clock of the budget anew, and forget intermediate results."""
         self._deadline = thread_time() + self._budget.seconds
-        self._memos.clear()
+        self._merged.clear()
 
     def spans(self, level: int, spans: Iterable[Span], value: Node) -> Node:
         """Return ``value`` where the field is in these disjoint, rising spans.
@@ -123,7 +178,10 @@ class Space:
 
     def merge(self, shortcut: _Shortcut, a: Node, b: Node) -> Node:
         """Combine point by point; ``shortcut`` knows the result for all leaves."""
-        return _merge(self, shortcut, self._memos.setdefault(shortcut, {}), a, b)
+        merged = self._merged.get(shortcut)
+        if merged is None:
+            merged = self._merged[shortcut] = _Merged(self, shortcut)
+        return merged[a, b]
 
     def both(self, a: Node, b: Node) -> Node:
         """Return the packets that are in both sets."""
@@ -183,33 +241,3 @@ class Space:
             pairs = [join(a, b) for a, b in zip(row[::2], row[1::2], strict=False)]
             row = pairs + row[len(pairs) * 2 :]
         return row[0] if row else empty
-
-
-def _merge(space: Space, shortcut: _Shortcut, memo: _Memo, a: Node, b: Node) -> Node:
-    known = shortcut(a, b)
-    if known is not None:
-        return known
-    key = (a, b)
-    found = memo.get(key)
-    if found is None:
-        found = memo[key] = _meet(space, shortcut, memo, a, b)
-    return found
-
-
-def _meet(space: Space, shortcut: _Shortcut, memo: _Memo, a: Node, b: Node) -> Node:
-    if isinstance(a, Branch) and a.level < b.level:
-        children = [_merge(space, shortcut, memo, child, b) for child in a.children]
-        return space.branch(a.level, a.bounds, children)
-    if not isinstance(b, Branch):
-        raise TypeError(f"no result for {a} and {b}")
-    if not isinstance(a, Branch) or b.level < a.level:
-        children = [_merge(space, shortcut, memo, a, child) for child in b.children]
-        return space.branch(b.level, b.bounds, children)
-    bounds = sorted({*a.bounds, *b.bounds})
-    children = []
-    i = j = 0
-    for bound in bounds:
-        children.append(_merge(space, shortcut, memo, a.children[i], b.children[j]))
-        i += a.bounds[i] == bound
-        j += b.bounds[j] == bound
-    return space.branch(a.level, bounds, children)

@@ -7,11 +7,11 @@ of what came in when each of its fields is replaced by what it is made of.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from proof.diagram import Branch, Leaf, Node, Span, cells, child_at
-from proof.explore import relabel
+from proof.diagram import Branch, Leaf, Node, child_at
+from proof.relabel import placed, relabel
 from proof.space import Space
 
 
@@ -35,69 +35,60 @@ Words = Callable[[int], Meaning | None]
 """What a field, by level, is made of; None: it stays."""
 
 
-def substitute(
-    space: Space, node: Node, words: Words, memo: dict[Node, Node] | None = None
-) -> Node:
-    """Return the diagram with all fields replaced at once.
+class Substitution(dict[Node, Node]):
+    """Diagrams with all fields replaced at once, each when it is asked for."""
 
-    ``memo`` is for further calls with the same words.
-    """
-    known: dict[Node, Node] = {} if memo is None else memo
+    def __init__(self, space: Space, words: Words) -> None:
+        """Take what fields are made of, which stays the same."""
+        super().__init__()
+        self._space = space
+        self._words = words
 
-    def visit(item: Node) -> Node:
-        if isinstance(item, Leaf):
-            return item
-        found = known.get(item)
-        if found is None:
-            found = known[item] = replaced(item)
+    def __missing__(self, item: Node) -> Node:
+        """Replace the fields of one that was not asked for before."""
+        found = item if isinstance(item, Leaf) else self._replaced(item)
+        self[item] = found
         return found
 
-    def replaced(item: Branch) -> Node:
-        match words(item.level):
-            case int(number):
-                return visit(child_at(item, number))
+    def _replaced(self, item: Branch) -> Node:
+        meaning = self._words(item.level)
+        if isinstance(meaning, int):
+            return self[child_at(item, meaning)]
+        space, children = self._space, [*map(self.__getitem__, item.children)]
+        match meaning:
             case Field(level):
-                return placed(space, item, level, [*map(visit, item.children)])
+                return placed(space, level, item.bounds, children)
             case Less(level):
-                return counted(space, item, level, [*map(visit, item.children)])
+                return counted(space, level, item.bounds, children)
             case Leaf() | Branch() as image:
-                children = [*map(visit, item.children)]
-                return imaged(space, item, image, children)
+                return imaged(space, item.bounds, image, children)
             case None:
-                return placed(space, item, item.level, [*map(visit, item.children)])
-
-    return visit(node)
+                return placed(space, item.level, item.bounds, children)
 
 
-def placed(space: Space, item: Branch, level: int, children: list[Node]) -> Node:
-    """Return a branch at any level, whatever the levels of its children."""
-    if all(child.level > level for child in children):
-        return space.branch(level, item.bounds, children)
-    parts: dict[Node, list[Span]] = {}
-    for (span, _), child in zip(cells(item), children, strict=True):
-        parts.setdefault(child, []).append(span)
-    return space.fold(
-        space.over,
-        (space.only(space.within(level, *s), c) for c, s in parts.items()),
-        space.nothing,
-    )
+def substitute(space: Space, node: Node, words: Words) -> Node:
+    """Return the diagram with all fields replaced at once."""
+    return Substitution(space, words)[node]
 
 
-def imaged(space: Space, item: Branch, image: Node, children: list[Node]) -> Node:
+def imaged(
+    space: Space, bounds: Sequence[int], image: Node, children: list[Node]
+) -> Node:
     """Return a branch on what a diagram says in place of a field."""
 
     def child(number: Hashable) -> Node:
         if not isinstance(number, int):
             raise TypeError(f"not a number: {number}")
-        return children[bisect_left(item.bounds, number)]
+        return children[bisect_left(bounds, number)]
 
     return relabel(space, image, child)
 
 
-def counted(space: Space, item: Branch, level: int, children: list[Node]) -> Node:
+def counted(
+    space: Space, level: int, bounds: Sequence[int], children: list[Node]
+) -> Node:
     """Return a branch on one less than another field."""
-    bounds = [min(bound + 1, space.tops[level]) for bound in item.bounds]
-    if len(bounds) > 1 and bounds[-1] == bounds[-2]:
-        del bounds[-1], children[-1]
-    more = Branch(item.level, tuple(bounds), tuple(children))
-    return placed(space, more, level, children)
+    more = [min(bound + 1, space.tops[level]) for bound in bounds]
+    if len(more) > 1 and more[-1] == more[-2]:
+        del more[-1], children[-1]
+    return placed(space, level, more, children)

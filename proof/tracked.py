@@ -7,7 +7,6 @@ Sources: ``nf_conntrack_core.c``, ``nf_conntrack_proto_icmpv6.c``.
 from collections.abc import Mapping
 
 from proof.diagram import Node
-from proof.explore import relabel
 from proof.fields import (
     CT,
     CT_MARK,
@@ -26,6 +25,7 @@ from proof.fields import (
     SRC,
     UNTRACKED,
 )
+from proof.relabel import relabel
 from proof.space import Space
 from proof.substitute import Field, Meaning
 from proof.view import STATUS

@@ -26,7 +26,7 @@ from proof.fields import (
     TRANSPORT,
 )
 from proof.machine import Common
-from proof.substitute import Field, Less, Meaning, substitute
+from proof.substitute import Field, Less, Meaning, Substitution, Words
 
 FRAME_SOURCE = "frame source"
 STATUS = "ct status"
@@ -72,10 +72,15 @@ class Viewer:
     """Says diagrams in the words of a view; equal questions are answered once."""
 
     common: Common
-    memos: dict[View, dict[Node, Node]]
+    said: dict[View, Substitution]
 
     def seen(self, node: Node, view: View) -> Node:
         """Return a diagram about the packet as it came in."""
+        if view not in self.said:
+            self.said[view] = Substitution(self.common.space, self._words(view))
+        return self.said[view][node]
+
+    def _words(self, view: View) -> Words:
         space, fixed = self.common.space, dict(view.fixed)
 
         def words(level: int) -> Meaning | None:
@@ -92,8 +97,7 @@ class Viewer:
                 return None
             return self._private(view, level)
 
-        memo = self.memos.setdefault(view, {})
-        return substitute(space, node, words, memo)
+        return words
 
     def _private(self, view: View, level: int) -> Field:
         """Return the field of this place alone that stands for one not known."""

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proof.diagram import Budget, Node, OverrunError, Span
-from proof.explore import (
-    count,
-    leaves,
-    pick,
-    project,
-    relabel,
-    unreachable,
-    value_at,
-    where,
-)
+from proof.explore import count, leaves, pick, project, unreachable, value_at
+from proof.relabel import relabel, where
 from proof.space import Space
 from proof.table import table
 

@@ -9,11 +9,12 @@ import pytest
 from proof import snapshot
 from proof.bytecode import Bytecode, Chain, Code, Expression, Place, Rule
 from proof.diagram import OverrunError
-from proof.explore import leaves, pick, where
+from proof.explore import leaves, pick
 from proof.fields import CT, DPORT, L4, PROTO, TRANSPORT, UNTRACKED
 from proof.machine import TOO_MANY, Machine
 from proof.netlink import attribute
 from proof.outcome import End, Nat, Outcome, Translation
+from proof.relabel import where
 from proof.routes import Routing
 from tests.proof.namespaces_apart import apart
 

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from proof.diagram import Node
-from proof.explore import continued, relabel, value_at
+from proof.explore import value_at
+from proof.relabel import continued, relabel
 from proof.space import Space
 from proof.substitute import Field, Less, Meaning, substitute
 
