@@ -62,7 +62,7 @@ class Cutter:
         if before is None or not same or before.redirects != facts.redirects:
             self._known = frozenset(a for c in clients for a in c.addresses)
             if before is not None:
-                self._flush(set(before.clients) - set(clients))
+                self._flush(_gone(before.clients, clients))
                 self._end(_moved(before, facts), facts)
             for gone in self._judged.keys() - self._known:
                 del self._judged[gone]
@@ -112,6 +112,13 @@ class Cutter:
         for flow in tuple(self.conntrack.flows(*looked_at)):
             if not _stays(flow, facts, programs, self._known):
                 self.conntrack.delete(flow)
+
+
+def _gone(before: Iterable[Client], clients: Iterable[Client]) -> set[Client]:
+    """Return who is not there any more; most are the very same objects."""
+    same = set(map(id, clients))
+    others = {client for client in before if id(client) not in same}
+    return others.difference(clients) if others else others
 
 
 def _lost(before: Allowed, after: Allowed) -> list[Allowed]:

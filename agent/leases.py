@@ -51,7 +51,7 @@ class Leases:
     def __init__(self) -> None:
         self._ready = select.epoll()
         self._timer = Timer()
-        self._places: Mapping[int, Place] = {}
+        self._clients: Mapping[int, Client] = {}  # by the index of the vif
         self._served: tuple[tuple[Client, ...], tuple[Address, ...]] = ((), ())
         self._joined: set[int] = set()
         self._sockets: dict[int, tuple[socket.socket, Take]] = {}
@@ -71,8 +71,8 @@ class Leases:
         for descriptor, _ in self._ready.poll(0):
             if descriptor == self._timer.fileno():
                 self._timer.arm(time.monotonic() + PERIOD)
-                for index, here in self._places.items():
-                    self._advertise(index, here)
+                for index in self._clients:
+                    self._advertise(index)
             else:
                 self._take(*self._sockets[descriptor])
         return False
@@ -83,8 +83,8 @@ class Leases:
         if served == self._served:
             return
         self._served = served
-        self._places = {each.index: place(each, gateways) for each in facts.clients}
-        wanted = {x for x, here in self._places.items() if here.ip6 is not None}
+        self._clients = {each.index: each for each in facts.clients}
+        wanted = {each.index for each in facts.clients if each.ip6 is not None}
         for index in self._joined - wanted:
             self._group(socket.IPV6_LEAVE_GROUP, index)
         for index in wanted - self._joined:
@@ -121,8 +121,12 @@ class Leases:
             for _, _, info in beside:
                 take(untrusted, _index(info), sender)
 
+    def _place(self, index: int) -> Place | None:
+        client = self._clients.get(index)
+        return None if client is None else place(client, self._served[1])
+
     def _dhcp(self, untrusted: bytes, index: int, _: tuple[str, int]) -> None:
-        here = self._places.get(index)
+        here = self._place(index)
         said = None if here is None else dhcp.answer(untrusted, here)
         if here is None or here.gateway is None or said is None:
             return
@@ -132,19 +136,18 @@ class Leases:
         _send(self._v4, said.message, beside, (str(to), CLIENT))
 
     def _dhcp6(self, untrusted: bytes, index: int, sender: tuple[str, int]) -> None:
-        here = self._places.get(index)
+        here = self._place(index)
         said = None if here is None else dhcp6.answer(untrusted, here)
         if said is not None:
             to = (sender[0].partition("%")[0], CLIENT6, 0, index)
             _send(self._v6, said, _from_router(index), to)
 
     def _solicited(self, _: bytes, index: int, __: tuple[str, int]) -> None:
-        here = self._places.get(index)
-        if here is not None:
-            self._advertise(index, here)
+        self._advertise(index)
 
-    def _advertise(self, index: int, here: Place) -> None:
-        if here.ip6 is not None:
+    def _advertise(self, index: int) -> None:
+        here = self._place(index)
+        if here is not None and here.ip6 is not None:
             to = (ALL_NODES, 0, 0, index)
             _send(self._icmp, advertisement(here), _from_router(index), to)
 

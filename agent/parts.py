@@ -55,23 +55,26 @@ def growth(old: Ruleset, new: Ruleset) -> int:
     """
     found = 0
     for key in old.keys() | new.keys():
-        was, now = _items(old.get(key)), _items(new.get(key))
-        found += sum(_hash(key, item) for item in now - was)
-        found -= sum(_hash(key, item) for item in was - now)
+        (head, had), (title, has) = _items(old.get(key)), _items(new.get(key))
+        found += sum(_hash(key, item) for item in has - had)
+        found -= sum(_hash(key, item) for item in had - has)
+        found += sum(_hash(key, item) for item in title - head)
+        found -= sum(_hash(key, item) for item in head - title)
     return found
 
 
-def _items(content: Object | None) -> AbstractSet[object]:
-    """Return what an object consists of; an empty set is more than none."""
+def _items(content: Object | None) -> tuple[AbstractSet[object], AbstractSet[object]]:
+    """Return what an object consists of: its head, and what there may be many of."""
+    nothing: AbstractSet[object] = frozenset()
     match content:
         case None:
-            return frozenset()
+            return nothing, nothing
         case Chain(rules):
-            return frozenset({rules})
+            return frozenset({rules}), nothing
         case Set(declaration, elements):
-            return elements | {(declaration,)}
+            return frozenset({(declaration,)}), elements
         case Map(declaration, pairs):
-            return pairs.items() | {(declaration,)}
+            return frozenset({(declaration,)}), pairs.items()
 
 
 def _hash(key: Key, item: object) -> int:

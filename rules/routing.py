@@ -11,6 +11,7 @@ this domain's own traffic alone.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
+from itertools import chain
 
 from rules.facts import Client, Facts, Uplink
 from rules.flows import FORWARDING, Allowed
@@ -64,7 +65,7 @@ class Routing:
 
 def routing(allowed: Allowed, facts: Facts) -> Routing:
     """Return the routing of a state; a state without clients has no way out."""
-    routes = list(_to_clients(facts))
+    routes = list(chain.from_iterable(_to_each((c, c.index) for c in facts.clients)))
     if allowed & FORWARDING:
         for place, uplink in enumerate(facts.ways):
             routes += dict.fromkeys(_upstream(uplink, BEST + place))
@@ -82,11 +83,6 @@ def _rules(version: Family, uplinks: list[str]) -> Iterator[Rule]:
         yield Rule(version, FROM_UPLINK, None, name)
     yield Rule(version, FROM_CLIENTS, UPSTREAM)
     yield Rule(version, END, None)
-
-
-def _to_clients(facts: Facts) -> Iterator[Route]:
-    for routes in _to_each((client, client.index) for client in facts.clients):
-        yield from routes
 
 
 @LastTime
