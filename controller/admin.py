@@ -42,6 +42,7 @@ class Kind(Enum):
     MAYBE_TEXT = "text?"
     MAYBE_NUMBER = "number?"
     WORDS = "words"
+    MAYBE_WORDS = "words?"
     FLAG = "flag"
 
 
@@ -71,6 +72,7 @@ SHAPES: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
             "domain": Kind.TEXT,
             "proto": Kind.MAYBE_TEXT,
             "destination": Kind.TEXT,
+            "told": Kind.MAYBE_WORDS,
         },
         "verify": {"no_replay": Kind.FLAG},
         "log": {},
@@ -109,8 +111,12 @@ class Request:
 
     def words(self, name: str) -> tuple[str, ...]:
         """Return an argument of `Kind.WORDS`."""
+        return self.maybe_words(name) or ()
+
+    def maybe_words(self, name: str) -> tuple[str, ...] | None:
+        """Return an argument of `Kind.MAYBE_WORDS`."""
         value = self.arguments[name]
-        return value if isinstance(value, tuple) else ()
+        return value if isinstance(value, tuple) else None
 
     def flag(self, name: str) -> bool:
         """Return an argument of `Kind.FLAG`."""
@@ -226,13 +232,13 @@ def _table(untrusted_line: bytes) -> Mapping[str, Json]:
 def _argument(kind: Kind, untrusted: Json) -> Argument:
     if kind in (Kind.TEXT, Kind.MAYBE_TEXT) and isinstance(untrusted, str):
         return untrusted
-    if kind in (Kind.MAYBE_TEXT, Kind.MAYBE_NUMBER) and untrusted is None:
+    if kind.value.endswith("?") and untrusted is None:
         return None
     if kind is Kind.FLAG and isinstance(untrusted, bool):
         return untrusted
     if kind is Kind.MAYBE_NUMBER and type(untrusted) is int and untrusted >= 0:
         return untrusted
-    if kind is Kind.WORDS and isinstance(untrusted, list):
+    if kind in (Kind.WORDS, Kind.MAYBE_WORDS) and isinstance(untrusted, list):
         words = tuple(word for word in untrusted if isinstance(word, str))
         if len(words) == len(untrusted):
             return words

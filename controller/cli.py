@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from controller import graph, output, policy, shown
+from controller import graph, output, policy, shown, told
 from controller.admin import (
     SHAPES,
     Answer,
@@ -26,6 +26,8 @@ from controller.admin import (
 from controller.client import NotAllowedError, NotRunningError, ask
 from controller.command import parse
 from controller.completion import completion
+from controller.hear import hear
+from controller.question import QuestionError, question
 from controller.table import printable
 
 Starter = Callable[[Path, Callable[[str], None]], None]
@@ -38,7 +40,7 @@ def main(words: Sequence[str], *, start: Starter) -> int:
         return _carried_out(parse(words), start)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else Exit.USAGE
-    except policy.PolicyError as error:
+    except (policy.PolicyError, QuestionError) as error:
         text, status = str(error), int(Exit.USAGE)
     except NotRunningError as error:
         text, status = _nothing_is_up(error.socket), Exit.NOT_ENFORCED
@@ -85,7 +87,7 @@ def _carried_out(asked: Namespace, start: Starter) -> int:
             _say(text)
 
     try:
-        reply = ask(socket, request, tell)
+        reply = _reply(asked, socket, request, tell)
     except NotRunningError:
         # A crash leaves the socket, and what a new daemon sweeps away first.
         crashed = asked.verb == "down" and socket.exists()
@@ -99,6 +101,29 @@ def _carried_out(asked: Namespace, start: Starter) -> int:
             return exit_code
         case Answer(data):
             return _answered(asked, data)
+
+
+def _reply(
+    asked: Namespace, socket: Path, request: Request, tell: Callable[[str], None]
+) -> Answer | Failure:
+    """Ask the daemon, after the domain itself if it is to ask for a name."""
+    if asked.verb != "explain" or not asked.resolve:
+        return ask(socket, request, tell)
+    host = question(asked.proto, asked.destination).host
+    if not told.needs_asking(host):
+        return ask(socket, request, tell)
+    entry = {"domain": asked.domain, "command": told.command(host), "disposable": False}
+    entered = ask(socket, Request("run", entry), tell)
+    if isinstance(entered, Failure):
+        return entered
+    tell(f"{asked.domain} is asked for {host}")
+    try:
+        heard = hear(_argv(entered.data), within=told.WITHIN, longest=told.LONGEST)
+        words = tuple(map(str, told.answer(*heard)))
+    except (told.ToldError, OSError) as error:
+        why = f"{asked.domain} was asked for {host}: {error}"
+        return Failure(Exit.NOT_ENFORCED, why)
+    return ask(socket, Request("explain", {**request.arguments, "told": words}), tell)
 
 
 def _check_policy(path: Path) -> None:
@@ -189,10 +214,7 @@ def _view(asked: Namespace) -> str:
 
 def _run(data: Json) -> int:
     """Run what the daemon says enters the domain, on this terminal."""
-    argv = data.get("argv") if isinstance(data, Mapping) else None
-    if not isinstance(argv, list) or not argv:
-        raise ProtocolError("the daemon named no command")
-    command = subprocess.Popen([str(word) for word in argv])  # noqa: S603 (asked for)
+    command = subprocess.Popen(_argv(data))  # noqa: S603 (asked for)
 
     def forward(number: int, _: object) -> None:
         command.send_signal(number)
@@ -207,3 +229,10 @@ def _run(data: Json) -> int:
         for each, handler in before.items():
             signal.signal(each, handler)
     return status if status >= 0 else 128 - status
+
+
+def _argv(data: Json) -> list[str]:
+    argv = data.get("argv") if isinstance(data, Mapping) else None
+    if not isinstance(argv, list) or not argv:
+        raise ProtocolError("the daemon named no command")
+    return [str(word) for word in argv]

@@ -180,7 +180,8 @@ def _accepted(runtime: Path, name: str, attempt: Attempt) -> bool:
     host = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
     proto = "udp" if attempt.proto == "dns" else attempt.proto
     port = "" if attempt.port is None else f":{attempt.port}"
-    asked = {"domain": name, "proto": proto, "destination": f"{host}{port}"}
+    destination = f"{host}{port}"
+    asked = {"domain": name, "proto": proto, "destination": destination, "told": None}
     answer = _ask(runtime, Request("explain", asked))
     return isinstance(answer, dict) and answer.get("accepted") is True
 

@@ -5,28 +5,26 @@ The rules of a domain are applied by its netvm.  Every hop sends on under its ow
 address, so the next one applies the rules of the hop, not those of the domain.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from ipaddress import ip_address
 from itertools import pairwise
 
 from controller.amend import rule_text
+from controller.anywhere import hops_anywhere, without_network
 from controller.domains import (
     Domain,
     Domains,
     HostUplink,
     LabUplink,
     Nic,
-    Personality,
 )
-from controller.nearest import one_of
-from controller.nowhere import RESOLVERS, carries, unreachable
-from rules.decide import ICMP, ICMPV6, TCP, UDP, Names, Packet, alive, decide
+from controller.hop import Hop, Verdict
+from controller.nowhere import CARRIED, RESOLVERS, carries, unreachable
+from controller.question import PROTOS, Question
+from rules.decide import ICMP, ICMPV6, Names, Packet, alive, decide
 from rules.flows import PING
 from rules.model import (
-    MAX_PORT,
     Action,
     Address,
     Family,
@@ -36,29 +34,6 @@ from rules.model import (
 )
 
 ECHO = {ICMP: 8, ICMPV6: 128}
-PROTOS: Mapping[str, int] = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
-DESTINATION = re.compile(
-    r"(?:\[(?P<ip6>[^]]+)\]|(?P<host>[^:]+)|(?P<bare>[^:]*(?::[^:]*){2,}))"
-    r"(?::(?P<port>[0-9]{1,5}))?\Z"
-)
-
-
-class Verdict(Enum):
-    """What becomes of the packet at one domain."""
-
-    ACCEPT = "accept"
-    DENY = "deny"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """The verdict at ``domain``; ``rule`` is the deciding rule's text, if any."""
-
-    domain: str
-    verdict: Verdict
-    rule: str | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,64 +53,35 @@ class Route:
         return self.hops[-1].verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A new flow: ``proto`` is tcp, udp or icmp (an echo request)."""
-
-    host: str
-    proto: str
-    port: int | None
-
-
-class QuestionError(ValueError):
-    """A destination that cannot be read."""
-
-
-def question(proto: str | None, untrusted_destination: str) -> Question:
-    """Read ``HOST``, ``HOST:PORT``, ``ADDRESS6`` or ``[ADDRESS6]:PORT``.
-
-    Without ``proto`` a port means tcp and no port a ping.
-    """
-    found = DESTINATION.match(untrusted_destination)
-    if found is None:
-        raise QuestionError(
-            f"{untrusted_destination}: no destination, expected HOST, HOST:PORT "
-            "or [ADDRESS]:PORT"
-        )
-    port = None if found["port"] is None else int(found["port"])
-    asked = proto or ("icmp" if port is None else "tcp")
-    if asked not in PROTOS:
-        raise QuestionError(f"{asked}: no protocol here, expected {one_of(PROTOS)}")
-    host = found["ip6"] or found["host"] or found["bare"]
-    if asked == "icmp" and port is not None:
-        raise QuestionError(f"icmp has no ports, expected {host}")
-    if asked != "icmp" and (port is None or port > MAX_PORT):
-        raise QuestionError(f"{asked} needs a port, expected {host}:PORT, 0 to 65535")
-    return Question(host, asked, port)
-
-
 def explain(
     domains: Domains, source: str, asked: Question, *, names: Names, now: int
 ) -> tuple[Route, ...]:
     """Return what happens to the flow, for each address the host has.
 
-    ``names`` are the addresses that names have by now, ``now`` is in seconds
-    since the Unix epoch.  Raise `UnknownDomainError` for the source.
+    It has those that the domain was told, if it was asked.  Without any, it is what
+    happens whatever the address is, as far as that can be said.  ``names`` are the
+    addresses that names have by now, ``now`` is in seconds since the Unix epoch.
+    Raise `UnknownDomainError` for the source.
     """
     domain = domains.named(source)
-    try:
-        found = frozenset({ip_address(asked.host)})
-    except ValueError:
-        found = names.get(asked.host, frozenset())
+    found = _addresses(asked, names)
     if not found:
-        hop = Hop(source, Verdict.UNKNOWN, None, f"{asked.host}: no known address")
-        return (Route(asked.host, (hop,)),)
+        return (Route(asked.host, tuple(hops_anywhere(domains, domain, asked, now))),)
     ordered = sorted(found, key=lambda address: (family(address).value, address.packed))
     packets = [_packet(asked, address) for address in ordered]
     return tuple(
         Route(str(p.dst), tuple(hops(domains, domain, p, names, now)), p)
         for p in packets
     )
+
+
+def _addresses(asked: Question, names: Names) -> frozenset[Address]:
+    if asked.told is not None:
+        return frozenset(asked.told)
+    try:
+        return frozenset({ip_address(asked.host)})
+    except ValueError:
+        return names.get(asked.host, frozenset())
 
 
 def _packet(asked: Question, address: Address) -> Packet:
@@ -157,8 +103,7 @@ def hops(
     for client, netvm in pairwise((source, *path)):
         hop = _by_rules(client, netvm, packet, names, now)
         if hop.verdict is Verdict.ACCEPT and not carries(netvm, packet):
-            reason = "it carries nothing but TCP and questions for names"
-            hop = Hop(netvm.name, Verdict.DENY, None, reason)
+            hop = Hop(netvm.name, Verdict.DENY, None, CARRIED)
         yield hop
         if hop.verdict is not Verdict.ACCEPT:
             return
@@ -174,12 +119,9 @@ def _before_rules(
     domains: Domains, source: Domain, path: tuple[Domain, ...], packet: Packet
 ) -> Hop | None:
     """Return what decides without any rule being asked."""
-    if not path and source.personality == Personality.NETVM:
-        reason = "its own traffic: no rules stand before a NetVM"
-        return Hop(source.name, Verdict.ACCEPT, None, reason)
-    if not path:
-        reason = "it has no netvm: it never gets an interface"
-        return Hop(source.name, Verdict.DENY, None, reason)
+    stop = without_network(source, path)
+    if stop is not None:
+        return stop
     if family(packet.dst) is Family.IPV6 and not domains.has_ipv6(source.name):
         off = next(d.name for d in (source, *path) if not d.ipv6)
         reason = f"it has no IPv6: ipv6 = false at {off}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller import amend, explain, keys, report, said, tor
+from controller import amend, keys, report, said, tor
 from controller.admin import Answer, Exit, Failure, Request
 from controller.deploy import Deployment
 from controller.domains import Domain, Domains, DomainsError, UnknownDomainError
@@ -17,8 +17,10 @@ from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.policy import PolicyError
 from controller.prover import Proving
+from controller.question import QuestionError
 from controller.standing import Standing
 from controller.steps import Work
+from controller.told import ToldError
 from controller.traffic import Meter
 from controller.trial import Trial
 from controller.verify import Verifier
@@ -27,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 MISTAKES = (
-    *(PolicyError, EditError, amend.AmendError, explain.QuestionError),
+    *(PolicyError, EditError, amend.AmendError, QuestionError, ToldError),
     *(UnknownDomainError, DomainsError, NothingIsUpError),
 )
 

@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from controller.assertions import Assertion, Blocked, OnlyThrough, Reach
 from controller.domains import Domains
-from controller.explain import ECHO, Verdict, hops
+from controller.explain import ECHO, hops
+from controller.hop import Verdict
 from controller.meant import meant
 from controller.reach import Reach as Sets
 from proof.diagram import Node, OverrunError

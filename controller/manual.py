@@ -31,6 +31,10 @@ EXAMPLES = (
         "allow something, now and in home.toml",
     ),
     ("ravelin explain work www.example.com:443", "ask which rule decides"),
+    (
+        "ravelin explain --resolve work example.org:443",
+        "the same, of a name that no rule has: work asks for it",
+    ),
     ("ravelin tor new-identity anon", "give anon other circuits of Tor"),
     ("ravelin prefs work netvm none", "take work off the network"),
     ("ravelin verify --graph home.svg", "prove that nothing leaks, and draw it"),
@@ -59,9 +63,10 @@ RULES = (
     "`proto`, `ports`, `target`, `icmptype`, `expires`, `comment`, `text`, `raw`"
 )
 ROUTES = (
-    "`accepted`, `differs` and `routes`: a list of `destination`, `verdict`, `hops` "
-    "(a list of `domain`, `verdict`, `rule`, `reason`), `kernels` (hops as those of "
-    "`verify`), `kernel_verdict`, `differs`, `missing`"
+    "`accepted`, `differs`, `asked` (null, or by `--resolve` which `domain` was asked "
+    "for which `host`) and `routes`: a list of `destination`, `verdict` (`accept`, "
+    "`deny` or `unknown`), `hops` (a list of `domain`, `verdict`, `rule`, `reason`), "
+    "`kernels` (hops as those of `verify`), `kernel_verdict`, `differs`, `missing`"
 )
 RESULTS = (
     "`results`: a list of `claim`, `version`, `status` (`proved`, `refuted`, "

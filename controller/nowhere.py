@@ -19,6 +19,7 @@ NEVER: tuple[AddressRange, ...] = (
     *map(ip_network, _NOT_ROUTED),
 )
 """Where nothing is sent on to, but for questions to the virtual resolvers."""
+CARRIED = "it carries nothing but TCP and questions for names"
 
 
 def unreachable(domains: Domains, netvm: Domain, packet: Packet) -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from controller.admin import Json
 from controller.amend import rule_text
 from controller.domains import Domain, Domains
-from controller.explain import Route, Verdict
+from controller.explain import Route
+from controller.hop import Verdict
 from controller.judge import Verdicts
 from controller.plan import Change
 from controller.traffic import Traffic
@@ -138,13 +139,19 @@ def _changes(changes: Iterable[Change]) -> Json:
     ]
 
 
-def explanation(routes: Iterable[Route]) -> Mapping[str, Json]:
-    """Return the hops of each route, and the verdict of all of them together."""
+def explanation(
+    routes: Iterable[Route], asked: Mapping[str, Json] | None = None
+) -> Mapping[str, Json]:
+    """Return the hops of each route, and the verdict of all of them together.
+
+    ``asked`` is which domain was asked for which host, if any was.
+    """
     routes = tuple(routes)
     verdicts = {route.verdict for route in routes}
     passes = verdicts == {Verdict.ACCEPT}
     return {
         "accepted": passes,
+        "asked": asked,
         "routes": [
             {
                 "destination": route.destination,

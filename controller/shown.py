@@ -108,6 +108,10 @@ def routes(data: Json, *, colour: bool) -> list[str]:
     """Return the hops towards each address of a destination."""
 
     def lines() -> Iterator[str]:
+        asked = data.get("asked") if isinstance(data, Mapping) else None
+        if isinstance(asked, Mapping):
+            whom, host = cell(asked, "domain"), cell(asked, "host")
+            yield printable(f"{whom} itself was asked for {host}")
         for route in rows(data, "routes"):
             verdict = cell(route, "verdict")
             yield printable(f"{cell(route, 'destination')}: {verdict}")

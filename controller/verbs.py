@@ -164,6 +164,7 @@ VERBS = (
             ),
             Argument("DESTINATION", "HOST, HOST:PORT or [IP6]:PORT; no port is a ping"),
         ),
+        (Option(("--resolve",), "have DOMAIN itself ask for the addresses of HOST"),),
     ),
     Verb(
         "verify",

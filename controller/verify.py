@@ -11,13 +11,15 @@ from controller.addresses import MAC
 from controller.admin import Answer, Exit, Failure, Json, Request
 from controller.domain import Domain
 from controller.enforce import Enforcer
-from controller.explain import Verdict
 from controller.findings import PASSED, SENT, UNSURE
+from controller.hop import Verdict
 from controller.output import Row, cell, rows
 from controller.prover import LIMIT, Proving, Ticket
+from controller.question import Question, question
 from controller.scene import Scene
 from controller.steps import Until, Work
 from controller.tasks import Verify, Walk
+from controller.told import addresses
 from proof.world import Packet
 from rules.decide import Names
 
@@ -72,13 +74,13 @@ class Verifier:
     def explain(self, request: Request) -> Work:
         """Answer with what the policy says of a flow, and what the kernels do."""
         source = request.text("domain")
-        asked = explain.question(
-            request.maybe_text("proto"), request.text("destination")
-        )
+        asked = _question(request)
         domains, names = self.enforcer.domains, self._names()
         now = int(time.time())
         routes = explain.explain(domains, source, asked, names=names, now=now)
-        data = report.explanation(routes)
+        told = asked.told is not None
+        whom = {"domain": source, "host": asked.host} if told else None
+        data = report.explanation(routes, whom)
         scene, packets = self.scene(), tuple(_packets(domains.named(source), routes))
         if scene is None or not packets:
             return Answer(data)
@@ -89,6 +91,15 @@ class Verifier:
 
     def _names(self) -> Names:
         return said.names(self.enforcer.deployment.databases)
+
+
+def _question(request: Request) -> Question:
+    """Return what is asked, with what the domain was told if it was asked."""
+    asked = question(request.maybe_text("proto"), request.text("destination"))
+    untrusted_words = request.maybe_words("told")
+    if untrusted_words is None:
+        return asked
+    return replace(asked, told=addresses(untrusted_words))
 
 
 def _packets(domain: Domain, routes: Iterable[explain.Route]) -> Iterator[Packet]:

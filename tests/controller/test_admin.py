@@ -44,7 +44,12 @@ REQUESTS = [
             "number": 0,
         },
     ),
-    Request("explain", {"domain": "a", "proto": None, "destination": "b:80"}),
+    *(
+        Request(
+            "explain", {"domain": "a", "proto": None, "destination": "b:80", "told": x}
+        )
+        for x in (None, (), ("192.0.2.7", "2001:db8::7"))
+    ),
 ]
 REPLIES: list[Reply] = [
     Progress("starting sys-net"),

@@ -23,10 +23,11 @@ from controller.admin import (
     encode,
 )
 from controller.client import NotAllowedError
-from controller.explain import explain, question
+from controller.explain import explain
 from controller.manual import reference
 from controller.plan import plan
 from controller.policy import read
+from controller.question import question
 from controller.table import table
 from controller.traffic import Traffic
 
@@ -37,11 +38,12 @@ DEADLINE = 20  # seconds
 
 @dataclass(slots=True)
 class Daemon:
-    """Answers every request with ``reply``, and remembers the requests."""
+    """Answers every request, and remembers them; ``replies`` has those to verbs."""
 
     path: Path
     reply: Reply
     heard: list[Request] = field(default_factory=list)
+    replies: dict[str, Reply] = field(default_factory=dict)
     listening: socket.socket = field(
         default_factory=lambda: socket.socket(socket.AF_UNIX)
     )
@@ -60,7 +62,8 @@ class Daemon:
             with connection:
                 line = connection.recv(MAX_REQUEST).removesuffix(b"\n")
                 self.heard.append(decode_request(line))
-                connection.sendall(encode(self.reply))
+                reply = self.replies.get(self.heard[-1].verb, self.reply)
+                connection.sendall(encode(reply))
 
     def stop(self) -> None:
         if self.path.exists():
@@ -223,6 +226,89 @@ def test_an_explanation_ends_with_the_verdict(
     assert last in out.splitlines()[-1]
 
 
+RESOLVE = ("explain", "--resolve", "work", "tcp", "a.example:443")
+
+
+def explained(*, whom: bool) -> Answer:
+    asked = {"domain": "work", "host": "a.example"} if whom else None
+    return Answer({"accepted": True, "asked": asked, "routes": []})
+
+
+def printing(*lines: str, status: int = 0) -> Answer:
+    script = f"printf '%s\\n' \"$@\"; exit {status}"
+    return Answer({"argv": ["/bin/sh", "-c", script, "sh", *lines]})
+
+
+def test_resolve_has_the_domain_asked_and_explains_what_it_is_told(
+    ravelin: Ran, daemon: Daemon
+) -> None:
+    lines = ("192.0.2.7       STREAM a.example", "2001:db8::7     DGRAM  ")
+    daemon.replies["run"] = printing(*lines)
+    status, out, err = ravelin(*RESOLVE, reply=explained(whom=True))
+
+    assert (status, out) == (0, "work itself was asked for a.example\n")
+    assert err == "ravelin: work is asked for a.example\n"
+    run, explain = daemon.heard
+    assert run.words("command") == ("/usr/bin/getent", "ahosts", "a.example")
+    assert explain.maybe_words("told") == ("192.0.2.7", "2001:db8::7")
+
+
+def test_a_name_that_nobody_knows_is_explained_without_an_address(
+    ravelin: Ran, daemon: Daemon
+) -> None:
+    daemon.replies["run"] = printing(status=2)
+    ravelin(*RESOLVE, reply=explained(whom=True))
+
+    assert daemon.heard[-1].maybe_words("told") == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("explain", "work", "tcp", "a.example:443"),
+        ("explain", "--resolve", "work", "tcp", "192.0.2.7:443"),
+        ("explain", "--resolve", "work", "2001:db8::7"),
+    ],
+    ids=["not wished", "an IPv4 address", "an IPv6 address"],
+)
+def test_nobody_is_asked_without_need(
+    ravelin: Ran, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    _, out, _ = ravelin(*words, reply=explained(whom=False))
+
+    (explain,) = daemon.heard
+    assert (explain.maybe_words("told"), out) == (None, "")
+
+
+def test_a_domain_that_talks_nonsense_is_named_and_nothing_is_explained(
+    ravelin: Ran, daemon: Daemon
+) -> None:
+    daemon.replies["run"] = printing("\x1b[2J is at home")
+    status, out, err = ravelin(*RESOLVE, reply=explained(whom=True))
+
+    assert (status, out) == (Exit.NOT_ENFORCED, "")
+    assert "work was asked for a.example: '\\x1b[2J is at home': no line of" in err
+    assert [each.verb for each in daemon.heard] == ["run"]
+
+
+@pytest.mark.parametrize("host", ["-s", "a b", "127.1", "a..b", "x" * 300])
+def test_what_is_no_name_is_not_asked_for(
+    ravelin: Ran, daemon: Daemon, host: str
+) -> None:
+    words = ("explain", "--resolve", "work", "tcp", f"{host}:443")
+    status, _, err = ravelin(*words, reply=explained(whom=True))
+
+    assert (status, daemon.heard) == (Exit.USAGE, [])
+    assert "no name that can be asked for" in err or "usage:" in err
+
+
+def test_who_cannot_be_entered_is_not_asked(ravelin: Ran, daemon: Daemon) -> None:
+    daemon.replies["run"] = Failure(Exit.USAGE, "work: no such domain")
+    status, _, err = ravelin(*RESOLVE, reply=explained(whom=True))
+
+    assert (status, err) == (Exit.USAGE, "ravelin: work: no such domain\n")
+
+
 def test_rules_are_listed_as_qvm_firewall_does(ravelin: Ran) -> None:
     text = (
         "[domains.a]\nfirewall = ['accept www.example.com tcp 443 expire=1060', "
@@ -351,7 +437,7 @@ def test_the_reference_page_names_every_key_of_the_data() -> None:
         report.prefs(work),
         report.rules(work, now=0),
         report.plan(plan(None, HOME)),
-        report.explanation(routes),
+        report.explanation(routes, {"domain": "work", "host": "a.example"}),
     ]
 
     keys = set(_keys(json.loads(json.dumps(data))))

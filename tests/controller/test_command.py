@@ -54,6 +54,11 @@ ROOT = Path(__file__).parents[2]
         (["firewall", "work", "reset", "--json"], {"action": "reset", "json": True}),
         (["explain", "work", "a:80"], {"proto": None, "destination": "a:80"}),
         (["explain", "work", "udp", "a:53"], {"proto": "udp", "destination": "a:53"}),
+        (
+            ["explain", "--resolve", "work", "a:80"],
+            {"resolve": True, "domain": "work", "destination": "a:80"},
+        ),
+        (["explain", "work", "a:80"], {"resolve": False}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -150,6 +155,8 @@ COMPLETIONS = [
     ("ravelin status --na", ["--names"]),
     ("ravelin --socket x completion z", ["zsh"]),
     ("ravelin explain work ud", ["udp"]),
+    ("ravelin explain --re", ["--resolve"]),
+    ("ravelin explain --resolve work ud", ["udp"]),
     ("ravelin log wo", []),
 ]
 STUB = "ravelin() { [ \"$*\" = 'status --names' ] && printf 'sys-net\\nwork\\n'; }\n"

@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 
 from controller.domains import Domain, Domains
-from controller.explain import (
-    Question,
-    QuestionError,
-    Route,
-    Verdict,
-    explain,
-    question,
-)
+from controller.explain import Route, explain
+from controller.hop import Verdict
 from controller.policy import read
+from controller.question import Question, QuestionError, question
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "home.toml"
 HOME = read(EXAMPLE.read_text(), file="home.toml", qids={}, now=1000)
@@ -129,7 +124,14 @@ UNRESOLVED = "no known address: intranet.example.com"
         pytest.param(
             "work",
             ["intranet.example.com:443"],
-            ["work: unknown, no rule, intranet.example.com: no known address"],
+            [
+                (
+                    "sys-firewall: unknown, accept dsthost=intranet.example.com "
+                    "proto=tcp dstports=443-443, intranet.example.com: no known "
+                    "address, and rule 1 of work depends on it; "
+                    "--resolve has work ask for it"
+                ),
+            ],
             id="an unknown name",
         ),
         pytest.param(
@@ -144,6 +146,14 @@ def test_each_hop_says_what_it_decides_and_why(
     source: str, words: list[str], says: list[str]
 ) -> None:
     assert sentences(asked(source, *words)) == says
+
+
+def test_what_a_domain_was_told_counts_and_not_what_the_agents_know() -> None:
+    told = Question("www.example.com", "tcp", 443, told=(ip_address("192.0.2.9"),))
+    found = explain(HOME, "work", told, names=NAMES, now=1000)
+
+    assert [(r.destination, r.verdict) for r in found] == [("192.0.2.9", Verdict.DENY)]
+    assert asked("work", "www.example.com:443")[0].verdict is Verdict.ACCEPT
 
 
 def test_every_address_of_a_name_is_explained() -> None:

@@ -342,7 +342,51 @@ def test_explain_uses_what_the_agents_know_of_names(desk: Desk) -> None:
     assert data(desk.ask("explain", **asked))["accepted"] is True  # type: ignore[index]
 
 
-ROUTE = {"domain": "work", "proto": "tcp", "destination": "192.0.2.7:443"}
+def test_explain_says_of_whom_a_name_was_asked_and_explains_what_was_told(
+    desk: Desk,
+) -> None:
+    desk.up()
+    asked = {"domain": "work", "proto": "tcp", "destination": "a.example:443"}
+    told = ("192.0.2.7", "2001:db8::7", "192.0.2.7")
+    found = data(desk.ask("explain", **asked, told=told))
+
+    assert isinstance(found, dict)
+    assert found["asked"] == {"domain": "work", "host": "a.example"}
+    routes = [(row["destination"], row["verdict"]) for row in rows(found, "routes")]
+    assert routes == [("192.0.2.7", "accept"), ("2001:db8::7", "accept")]
+    assert len(desk.prover.tasks) == 1
+
+
+def test_explain_asks_no_kernel_about_a_name_without_an_address(desk: Desk) -> None:
+    desk.up()
+    asked = {"domain": "work", "proto": "tcp", "destination": "a.example:80"}
+    found = data(desk.ask("explain", **asked))
+
+    assert isinstance(found, dict)
+    assert (found["asked"], found["accepted"]) == (None, False)
+    assert [row["verdict"] for row in rows(found, "routes")] == ["deny"]
+    assert desk.prover.tasks == []
+
+
+@pytest.mark.parametrize("told", [("a.example",), ("fe80::1%eth0",), ("",)])
+def test_what_was_told_is_nothing_but_addresses(
+    desk: Desk, told: tuple[str, ...]
+) -> None:
+    desk.up()
+    asked = {"domain": "work", "proto": "tcp", "destination": "a.example:443"}
+
+    reply = desk.ask("explain", **asked, told=told)
+
+    assert isinstance(reply, Failure)
+    assert reply.exit_code is Exit.USAGE
+
+
+ROUTE = {
+    "domain": "work",
+    "proto": "tcp",
+    "destination": "192.0.2.7:443",
+    "told": None,
+}
 
 
 def hop(domain: str, verdict: str) -> dict[str, object]:

@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from controller.explain import Verdict, hops
+from controller.explain import hops
+from controller.hop import Verdict
 from controller.nowhere import RESOLVERS
 from controller.policy import read
 from controller.reach import Reach

@@ -240,6 +240,60 @@ def test_explain_names_the_rule_at_each_hop(home: Machine) -> None:
         assert address in said
 
 
+NAME = "forbidden.example.com"  # no rule has it
+
+
+def questions(machine: Machine) -> int:
+    """Return how often the internet was asked for the name."""
+    lines = machine.internet.questions.read_text().splitlines()
+    return sum(f"query[A] {NAME} " in line for line in lines)
+
+
+def test_explain_sends_nothing_unless_a_domain_is_to_ask_for_the_name(
+    home: Machine,
+) -> None:
+    asked = ("personal", "tcp", f"{NAME}:443")
+    before = questions(home)
+
+    said = home.ravelin("explain", *asked)
+
+    assert (said.status, questions(home)) == (1, before)
+    assert f"{NAME}: no known address" in said.out
+    assert "--resolve has personal ask for it" in said.out
+    assert home.ravelin("explain", "--resolve", *asked).status == 0
+    assert questions(home) > before
+
+
+def test_explain_has_a_domain_itself_ask_for_a_name_that_no_rule_has(
+    home: Machine,
+) -> None:
+    for domain, status in (("personal", 0), ("untrusted", 0), ("work", 1)):
+        said = home.ravelin("explain", "--resolve", domain, "tcp", f"{NAME}:443")
+        assert said.status == status, said
+        assert f"{domain} itself was asked for {NAME}" in said.out
+        for address in (FORBIDDEN4, FORBIDDEN6):
+            assert f"{address}: {'deny' if status else 'accept'}" in said.out
+            assert home.reaches(domain, address, HTTPS) == (status == 0)
+
+
+def test_explain_says_what_is_so_of_any_address_a_name_may_have(home: Machine) -> None:
+    home.internet.set_names({NAME: ()})
+    denied = home.ravelin("explain", "work", "tcp", f"{NAME}:80")
+    nowhere = home.ravelin("explain", "--resolve", "untrusted", "tcp", f"{NAME}:80")
+
+    assert (denied.status, nowhere.status) == (1, 1)
+    assert "no rule of work, whatever its address" in denied.out
+    assert f"{NAME}: untrusted was told no address" in nowhere.out
+
+
+def test_a_domain_that_may_ask_for_no_name_is_told_none(home: Machine) -> None:
+    home.does("firewall", "personal", "add", "--before", "0", "drop", "proto=udp")
+    said = home.ravelin("explain", "--resolve", "personal", "tcp", f"{NAME}:443")
+
+    assert said.status == 1
+    assert f"{NAME}: personal was told no address" in said.out
+
+
 def test_log_tells_what_was_decided(home: Machine) -> None:
     home.does("firewall", "work", "add", "accept", "dst4=203.0.113.7")
     assert "203.0.113.7" in home.does("log").splitlines()[-1]
