@@ -8,10 +8,10 @@ from pathlib import Path
 
 from controller import durable, report, said
 from controller.admin import Answer, Exit, Failure, Json
-from controller.assertions import Assertion
 from controller.deploy import Deployment
 from controller.domains import Domain, Domains, DomainsError
 from controller.effect import effect
+from controller.filed import Filed, placed
 from controller.idle import idle
 from controller.journal import Journal
 from controller.judge import Judge, Verdicts
@@ -31,16 +31,6 @@ class RefusedError(RuntimeError):
     """A policy that may not come into force, and why; nothing has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filed:
-    """A policy file that was read: its text, and what that says."""
-
-    file: Path
-    text: str
-    domains: Domains
-    asserted: tuple[Assertion, ...]
-
-
 @dataclass(slots=True)
 class Enforcer:
     """Makes the running domains what a policy file says.
@@ -52,7 +42,7 @@ class Enforcer:
     deployment: Deployment
     numbers: Numbers
     journal: Journal
-    check: Callable[[Iterable[Domain]], None]  # OSError: they cannot all be
+    check: Callable[[Iterable[Domain]], None]  # UplinkError: they cannot all be
     trial: Trial
     filed: Filed | None = None
     disposables: set[str] = field(default_factory=set)
@@ -100,8 +90,9 @@ class Enforcer:
         self._none_on_trial()
         filed = self.read(file, text)
         # Lines are named as they are on disk, whatever is about to be written.
-        lines = filed.asserted if text is None else asserted(text_of(file))
-        more = yield from self._accepted(replace(filed, asserted=lines))
+        there = filed.text if text is None else text_of(file)
+        lines = replace(filed, text=there, asserted=asserted(there))
+        more = yield from self._accepted(lines)
         if text is not None:
             durable.replace(file, text)
         return (yield from self._enact(filed, more))
@@ -169,7 +160,8 @@ class Enforcer:
             self.journal.add(change.domain, f"{change.sign.value} {change.text}")
         self._changing = True
         try:
-            yield from self.deployment.become(wanted, renew=renew)
+            with placed(self.filed):
+                yield from self.deployment.become(wanted, renew=renew)
         finally:
             self._changing = False
         changed = {change.domain for change in changes} | renew
@@ -205,7 +197,8 @@ class Enforcer:
         if verdicts.failing:
             lines = (f"{filed.file}:{line}" for line in verdicts.failing)
             raise RefusedError("\n".join(lines))
-        self.check(filed.domains)  # before anything is stopped
+        with placed(filed):
+            self.check(filed.domains)  # before anything is stopped
         return (yield from self._more(filed, verdicts))
 
     def _more(

@@ -12,7 +12,8 @@ from controller.admin import Answer, Exit, Failure, Request
 from controller.deploy import Deployment
 from controller.domains import Domain, Domains, DomainsError, UnknownDomainError
 from controller.edit import EditError
-from controller.enforce import Enforcer, Filed, NothingIsUpError, RefusedError
+from controller.enforce import Enforcer, NothingIsUpError, RefusedError
+from controller.filed import Filed
 from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.policy import PolicyError
@@ -42,7 +43,7 @@ class Handler:
     numbers: Numbers
     journal: Journal
     runtime: Path
-    check: Callable[[Iterable[Domain]], None]  # OSError: they cannot all be
+    check: Callable[[Iterable[Domain]], None]  # UplinkError: they cannot all be
     trial: Trial
     prover: Proving
     enforcer: Enforcer = field(init=False)

@@ -20,6 +20,14 @@ class PlatformError(OSError):
     """The platform could not do what was asked, and why."""
 
 
+class UplinkError(OSError):
+    """A NetVM cannot have the uplink that its policy asks for, and why."""
+
+    def __init__(self, domain: str, why: str) -> None:
+        super().__init__(f"{domain}: uplink: {why}")
+        self.domain = domain
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Addresses of one IP version: the client's own, and its gateway's."""

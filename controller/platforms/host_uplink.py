@@ -133,7 +133,7 @@ class HostUplink:
             free = (n for n in range(CABLES) if n not in known.values())
             known[domain] = next(free, CABLES)
             if known[domain] == CABLES:
-                raise PlatformError(f"{domain}: {CABLES} NetVMs share the connection")
+                raise PlatformError(f"host: {CABLES} NetVMs share the connection")
             (self._cables / f"{known[domain]}-{domain}").touch()
         return known[domain]
 

@@ -2,7 +2,8 @@
 """Which kind of uplink is which way out of a NetVM."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from controller.platforms.host_uplink import HostUplink
 from controller.platforms.lab import Internet, Lab
 from controller.platforms.netns import Netns
 from controller.platforms.nic_uplink import NicUplink
-from controller.ports import Uplink, WayOut
+from controller.ports import PlatformError, Uplink, UplinkError, WayOut
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,22 @@ class _Way:
     take: Callable[[str], None]
 
     def attach(self, domain: str) -> WayOut:
-        """Give the domain its uplink."""
-        return self.give(domain)
+        """Give the domain its uplink; `UplinkError` if it cannot have it."""
+        with _of(domain):
+            return self.give(domain)
 
     def detach(self, domain: str) -> None:
         """Take it back."""
         self.take(domain)
+
+
+@contextmanager
+def _of(domain: str) -> Iterator[None]:
+    """Say of an uplink that cannot be had whose it is."""
+    try:
+        yield
+    except PlatformError as error:
+        raise UplinkError(domain, str(error)) from error
 
 
 def _load(script: str) -> None:
@@ -59,7 +70,8 @@ class WaysOut:
                     self._host.detach,
                 )
             case LabUplink():
-                return Lab(self._internet, self._net)
+                lab = Lab(self._internet, self._net)
+                return _Way(lab.attach, lab.detach)
             case Nic(name):
                 return _Way(
                     lambda domain: self._nic.attach(domain, self._net(domain), name),
@@ -67,10 +79,11 @@ class WaysOut:
                 )
 
     def check(self, domains: Iterable[Domain]) -> None:
-        """Raise `PlatformError` if a NetVM among them asks for what cannot be given."""
+        """Raise `UplinkError` if a NetVM among them asks for what cannot be given."""
         for domain in domains:
             if isinstance(domain.uplink, Nic):
-                self._nic.check(domain.uplink.name)
+                with _of(domain.name):
+                    self._nic.check(domain.uplink.name)
 
     def look(self) -> None:
         """Start again what has ended of all that configures uplinks."""

@@ -17,7 +17,7 @@ from controller.journal import Journal
 from controller.numbers import Numbers
 from controller.output import rows
 from controller.personality import Personality
-from controller.ports import PlatformError
+from controller.ports import Uplink, UplinkError
 from controller.prover import Ticket
 from controller.steps import Reply, Until
 from controller.tasks import Task, Verify, Walk
@@ -72,7 +72,7 @@ class Desk:
 
     def check(self, domains: Iterable[Domain]) -> None:
         if self.lacks and self.lacks in {domain.name for domain in domains}:
-            raise PlatformError(f"{self.lacks}: no such interface")
+            raise UplinkError(self.lacks, "cart: no such interface")
 
     def ask(self, verb: str, *, patient: bool = True, **given: Argument) -> Reply:
         nothing: dict[Kind, Argument] = {Kind.WORDS: (), Kind.FLAG: False}
@@ -131,16 +131,44 @@ def test_what_the_platform_cannot_have_stops_nothing(desk: Desk) -> None:
     """Neither the domains nor the file change, and the numbers are not given."""
     desk.up()
     text = desk.file.read_text()
-    desk.file.write_text(text.replace("[domains.vault]", "[domains.safe]"))
+    safe = '[domains.safe]\npersonality = "netvm"\nuplink = "cart"'
+    desk.file.write_text(text.replace("[domains.vault]", safe))
     desk.lacks = "safe"
 
     reply = desk.ask("apply")
 
-    assert reply == Failure(Exit.NOT_ENFORCED, "safe: no such interface")
+    line = desk.file.read_text().split("\n").index('uplink = "cart"') + 1
+    why = f"{desk.file}:{line}: safe: uplink: cart: no such interface"
+    assert reply == Failure(Exit.NOT_ENFORCED, why)
     assert desk.world.platform.there == {"net", "fw", "work", "vault"}
     assert "safe" not in Numbers(desk.world.runtime).known()
     desk.lacks = ""
     assert changes(desk.ask("apply"))[0].startswith("- vault")
+
+
+def test_an_uplink_that_is_lacking_is_named_where_it_is_on_disk(desk: Desk) -> None:
+    """Not in the text that was about to be written, which is longer."""
+    desk.up()
+    desk.lacks = "net"
+
+    reply = desk.ask("prefs", domain="vault", property="netvm", value="fw")
+    again = desk.firewall("add", "drop", "proto=udp")
+
+    why = f"{desk.file}:4: net: uplink: cart: no such interface"
+    assert reply == again == Failure(Exit.NOT_ENFORCED, why)
+    assert desk.file.read_text() == POLICY
+
+
+def test_an_uplink_that_cannot_be_given_in_the_end_is_named_by_its_line(
+    desk: Desk,
+) -> None:
+    def refuse(_uplink: object) -> Uplink:
+        raise UplinkError("net", "lab: no more room")
+
+    desk.world.deployment.uplink = refuse
+    why = f"{desk.file}:4: net: uplink: lab: no more room"
+
+    assert desk.up() == Failure(Exit.NOT_ENFORCED, why)
 
 
 def test_a_second_up_with_another_file_ends_what_it_does_not_have(

@@ -239,7 +239,9 @@ def test_an_apply_that_names_no_card_of_this_machine_stops_nothing(
 
     done = with_card.ravelin("apply")
 
-    assert (done.status, "cart: no such interface" in done.err) == (3, True)
+    line = good.split("\n").index('uplink = "card"') + 1
+    why = f"policy.toml:{line}: sys-net: uplink: cart: no such interface"
+    assert (done.status, why in done.err) == (3, True)
     assert running() == before
     assert with_card.reaches("work", LAN.format(1))
     with_card.policy.write_text(good)
