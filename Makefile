@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# `make demo` shows the main job, then Tor and a VPN; `make test` (= `make check`, = CI) tests all of it.
+# `make demo` shows the main job, `make demo-tor` Tor and a VPN; `make test` (= `make check`, = CI) tests all of it.
 BIN := .venv/bin
 PREFIX := /usr
 
-.PHONY: demo test check setup lint types contracts suite bench fuzz install uninstall clean
+.PHONY: demo demo-tor test check setup lint types contracts suite bench fuzz install uninstall clean
 
 demo: setup
 	/usr/bin/python3 -I . controller demo examples/home.toml
+
+demo-tor: setup
 	/usr/bin/python3 -I . controller demo examples/tor-and-vpn.toml
 
 test: check
