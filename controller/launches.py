@@ -11,8 +11,11 @@ from controller.domain import Domain
 from controller.ports import AgentStart, DaemonStart, Platform
 from controller.supervise import Supervisor
 
-# Within what systemd.exec(5) keeps for transient users.
-UIDS = range(61184 + 256, 65520)
+# Nobody's: above 16 bits, so that neither adduser(8) nor systemd's transient users
+# (61184 to 65519) come there, and below what useradd(8) and systemd-nspawn(1) give
+# to containers (from 100000 and from 524288 on); systemd calls it unused
+# ("Users, Groups, UIDs and GIDs on systemd Systems").
+UIDS = range(66_000, 100_000)
 FORGET = "forget"
 
 
@@ -34,7 +37,8 @@ class Launches:
         """Return the user of an agent, or of a daemon, that nobody else is."""
         if name not in self._uids:
             taken = set(self._uids.values())
-            self._uids[name] = next(uid for uid in UIDS if uid not in taken)
+            free = (uid for uid in UIDS if uid not in taken)
+            self._uids[name] = self.platform.unused(free)
         return self._uids[name]
 
     def users(self, domains: Iterable[Domain]) -> Mapping[str, frozenset[int]]:

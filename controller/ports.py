@@ -7,7 +7,7 @@ found again from the platform itself, so a controller that crashed can go on.
 """
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -139,6 +139,9 @@ class Platform(Protocol):
 
     def counters(self, name: str) -> Mapping[str, tuple[int, int]]:
         """Return the bytes that each interface of a domain received and sent."""
+
+    def unused(self, numbers: Iterable[int]) -> int:
+        """Return the first of these that nobody is, neither as user nor as group."""
 
     def spawn_agent(self, start: AgentStart) -> Process:
         """Start the agent of a domain that provides network."""

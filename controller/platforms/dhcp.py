@@ -12,11 +12,12 @@ from pathlib import Path
 
 from controller import namespaces
 from controller.confine import Confinement, launch, rights_of_a_dhcp_client
+from controller.launches import UIDS
 from controller.platforms.netns import RESOLV, RESOLV_CONF, ROOT, Netns
 from controller.platforms.processes import open_log, trim
 from controller.view import View
 
-UID = 61184  # the first of systemd.exec(5)'s transient users; agents come later
+UID = UIDS.start - 1  # agents come later
 PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
 NONE = "{0}: no DHCP client here (apt install busybox), configure it in the NetVM"
 OPTIONS = (

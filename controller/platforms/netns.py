@@ -16,7 +16,7 @@ resolv.conf, and a uid that is nobody else's.
 import os
 import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from controller.confine import (
     rights_of_an_agent,
     wait,
 )
-from controller.platforms import client_side
+from controller.platforms import client_side, users
 from controller.platforms.client_side import ETH0
 from controller.platforms.daemons import SECRETS, Daemons, environment
 from controller.platforms.processes import Agent, open_log
@@ -130,6 +130,10 @@ class Netns:
         lines = (line.partition(":") for line in text.splitlines()[2:])
         words = ((name.strip(), values.split()) for name, _, values in lines)
         return {name: (int(values[0]), int(values[8])) for name, values in words}
+
+    def unused(self, numbers: Iterable[int]) -> int:
+        """Return the first of these that nobody is, neither as user nor as group."""
+        return users.unused(numbers)
 
     def spawn_agent(self, start: AgentStart) -> Agent:
         """Start the agent of a domain that provides network."""

@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +188,7 @@ class FakePlatform:
     starts: list[AgentStart] = field(default_factory=list)
     bytes: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     daemons: dict[tuple[str, str], "FakeDaemon"] = field(default_factory=dict)
+    somebody: set[int] = field(default_factory=set)
     on_attach: Callable[[Link], None] = lambda _: None
 
     def _do(self, what: str) -> None:
@@ -229,6 +230,9 @@ class FakePlatform:
 
     def counters(self, name: str) -> Mapping[str, tuple[int, int]]:
         return self.bytes.get(name, {})
+
+    def unused(self, numbers: Iterable[int]) -> int:
+        return next(number for number in numbers if number not in self.somebody)
 
     def spawn_agent(self, start: AgentStart) -> FakeAgent:
         self._do(f"agent {start.domain}")

@@ -298,6 +298,13 @@ def test_every_agent_has_a_uid_of_its_own(world: World) -> None:
     assert set(uids) <= set(UIDS)
 
 
+def test_no_agent_is_who_runs_on_the_machine_already(world: World) -> None:
+    world.platform.somebody = {UIDS[0], UIDS[2]}
+    world.become(home())
+
+    assert [start.uid for start in world.platform.starts] == [UIDS[1], UIDS[3]]
+
+
 def test_only_a_netvm_has_the_resolvers_of_the_outside(world: World) -> None:
     world.become(home())
 
