@@ -86,7 +86,7 @@ def _show(policy: Path, runtime: Path) -> int:
     copy.write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
     _say(f"bringing up {policy.name}, with an internet of its own")
     # A daemon begins by taking away what it finds, and a provider would be among it.
-    start(runtime / ADMIN, _say)
+    start(runtime / ADMIN, _say, outlives_us=False)
     try:
         sites = Provider(Internet(runtime), _say).furnish(copy)
     except PlatformError as error:

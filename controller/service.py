@@ -3,6 +3,8 @@
 
 import fcntl
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from controller.platforms.netns import RUNTIME, Netns
 from controller.platforms.ways_out import WaysOut
 from controller.prover import Provers
 from controller.supervise import Supervisor
+from controller.syscalls import die_with_parent
 from controller.trial import Trial
 from controller.watch import Watch
 
@@ -37,11 +40,19 @@ ANOTHER = 4  # exit status: another daemon serves this directory
 
 
 def serve(words: list[str]) -> int:
-    """Be the daemon until ``down``; return the exit status."""
+    """Be the daemon until ``down``; return the exit status.
+
+    With ``--parent`` also no longer than that process, who has started it.
+    """
     parser = ArgumentParser(prog="ravelin serve")
+    parser.add_argument("--parent", type=int)
     parser.add_argument("--runtime", type=Path, default=RUNTIME)
     parser.add_argument("--state", type=Path, default=STATE)
     asked = parser.parse_args(words)
+    if asked.parent is not None:
+        die_with_parent(signal.SIGTERM)
+        if _is_orphan(asked.parent):  # the kernel has nothing more to tell
+            return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for directory in (asked.runtime, asked.runtime / "db", asked.state):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,10 +67,16 @@ def serve(words: list[str]) -> int:
         try:
             sweep(asked.runtime)
             _serve(asked.runtime, asked.state)
+            if _is_orphan(asked.parent):
+                sweep(asked.runtime)  # what the parent had started beside it
         except (OSError, ValueError) as error:
             sys.stderr.write(f"{error}\n")
             return 3
     return 0
+
+
+def _is_orphan(parent: int | None) -> bool:
+    return parent is not None and os.getppid() != parent
 
 
 def _serve(runtime: Path, state: Path) -> None:
@@ -92,19 +109,21 @@ def sweep(runtime: Path) -> None:
         socket_of_a_domain.unlink()
 
 
-def start(path: Path, tell: Callable[[str], None]) -> None:
+def start(path: Path, tell: Callable[[str], None], *, outlives_us: bool = True) -> None:
     """Start the daemon whose admin socket this is; return when it listens.
 
     What takes longer than `PATIENCE` is told.  OSError with its last words if it
-    does not come up.
+    does not come up.  One that does not outlive us takes everything down when we
+    end, however that is.
     """
     runtime = path.parent
     runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = runtime / "daemon.log"
     with log.open("ab") as output:
         where = ["--runtime", str(runtime), "--state", str(state_beside(runtime))]
+        bound = [] if outlives_us else ["--parent", str(os.getpid())]
         daemon = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-I", str(ROOT), "controller", "serve", *where],
+            [sys.executable, "-I", str(ROOT), "controller", "serve", *where, *bound],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

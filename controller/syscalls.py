@@ -63,9 +63,9 @@ def setns(descriptor: int, kind: int, path: str) -> None:
     _check(_libc.setns(descriptor, kind), path)
 
 
-def die_with_parent() -> None:
-    """Have the kernel SIGKILL this process when its parent ends."""
-    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), None)
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel signal this process when its parent ends (prctl(2))."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), None)
 
 
 def _check(result: int, path: str | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.lab.addresses import WEB
-from tests.e2e.machine import ROOT, Machine, until
+from tests.e2e.machine import HOME, ROOT, Machine, machine, until
 
 pytestmark = pytest.mark.kernel
 
@@ -102,3 +102,42 @@ def test_a_demo_that_is_interrupted_leaves_nothing(
     assert "Traceback" not in err
     assert until(lambda: not fresh.left())
     assert (fresh.host(), runtimes()) == (before, [])
+
+
+def remains() -> list[Path]:
+    """Return the namespaces that demos hold, and all of their internets."""
+    return [net for x in runtimes() for net in (*x.glob("ns/*"), *x.glob("lab/*"))]
+
+
+BEHIND_TOR = """
+[domains.sys-net]
+personality = "netvm"
+uplink = "lab"
+[domains.sys-tor]
+personality = "tor"
+netvm = "sys-net"
+network = "tor-network"
+[domains.work]
+netvm = "sys-tor"
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "begins"),
+    [(HOME, "ns/work"), (BEHIND_TOR, "lab/remote/*")],
+    ids=["while a domain is there", "while the Tor network is started"],
+)
+def test_a_demo_that_is_killed_leaves_nothing_that_runs(
+    policy: str, begins: str
+) -> None:
+    """Its daemon ends with it, and takes down all that either has started."""
+    with machine(policy) as made, begun(made) as demo:
+        before = made.host()
+        until(lambda: [net for x in runtimes() for net in x.glob(begins)])
+        assert made.left()
+
+        demo.kill()
+        demo.wait(PATIENCE)
+
+        assert until(lambda: not made.left(), within=PATIENCE)
+        assert (remains(), made.host()) == ([], before)
