@@ -21,8 +21,10 @@ from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
 from tests.bench.openvpn import openvpn
 from tests.bench.proof import chain, large
+from tests.bench.recovery import tor
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
+from tests.bench.wireguard import wireguard
 
 PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "cold": lambda place: cold(place, clients=500, rounds=3),
@@ -38,7 +40,9 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "chain": lambda place: chain(place, clients=20, rules=20, hops=4),
     "bulk": lambda place: bulk(place, seconds=1, rounds=9),
     "packets": lambda place: packets(place, count=20_000, rounds=15),
+    "wireguard": lambda place: wireguard(place, seconds=1, rounds=21),
     "openvpn": lambda place: openvpn(place, seconds=1, rounds=21),
+    "tor": lambda _: tor(rounds=5),
     "flows": lambda place: flows(place, clients=4000, packets=20_000, rounds=7),
 }
 

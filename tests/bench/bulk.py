@@ -111,6 +111,24 @@ def packets(scene: Scene, count: int, rounds: int) -> Iterator[Figure]:
         yield Figure(BULK, what, min(way.taken), "ns", note=note)
 
 
+def tunnel(
+    part: str, clients: tuple[Path, Path], server: Path, seconds: int, rounds: int
+) -> Iterator[Figure]:
+    """Compare a client of ours with one of the same daemon and routes without us."""
+    names = ("with the agent", "without")
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, client in zip(names, clients, strict=True):
+            taken[name].append(transfer(client, server, seconds))
+    share = 100 * median(
+        ours / plain for ours, plain in zip(*taken.values(), strict=True)
+    )
+    what = "one TCP flow through it: of the same daemon and routes without us"
+    yield at_least(part, what, share, "%", 95)
+    for name, rates in taken.items():
+        yield Figure(part, f"one TCP flow {name}", median(rates) / 1e6, "Mbit/s")
+
+
 def with_agents(scene: Scene) -> tuple[Path, Path]:
     """Return the two ends of a chain of a FirewallVM and a NetVM."""
     first = firewall(scene, "fw", 1)

@@ -13,8 +13,8 @@ from statistics import median
 
 from agent.berth import CARRIERS
 from controller import namespaces
-from tests.bench.bulk import transfer
-from tests.bench.figures import Figure, at_least
+from tests.bench.bulk import tunnel
+from tests.bench.figures import Figure
 from tests.bench.scene import Scene
 from tests.bench.traffic import SINK, ip, nft, router
 from tests.vpn.openvpn_room import DAEMON, SERVER, Room, room
@@ -49,24 +49,11 @@ def openvpn(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
             with running(server), without(scene, place, pki) as far:
                 place.begin(profile(pki, f"{SERVER} 1194"))
                 place.until_state("up")
-                yield from _shares(place, far, seconds, rounds)
+                clients = place.net("client"), far
+                yield from tunnel(PART, clients, place.net("outside"), seconds, rounds)
                 times = [_recovery(place) for _ in range(min(rounds, 5))]
     what = "the daemon is killed: until a client's packet comes back"
     yield Figure(PART, what, median(times), "s")
-
-
-def _shares(place: Room, far: Path, seconds: int, rounds: int) -> Iterator[Figure]:
-    ends = {"with the agent": place.net("client"), "without": far}
-    taken: dict[str, list[float]] = {name: [] for name in ends}
-    for _ in range(rounds):
-        for name, client in ends.items():
-            taken[name].append(transfer(client, place.net("outside"), seconds))
-    pairs = zip(taken["with the agent"], taken["without"], strict=True)
-    share = 100 * median(ours / theirs for ours, theirs in pairs)
-    what = "one TCP flow through it: of the same daemon and routes without us"
-    yield at_least(PART, what, share, "%", 95)
-    for name, rates in taken.items():
-        yield Figure(PART, f"one TCP flow {name}", median(rates) / 1e6, "Mbit/s")
 
 
 def _recovery(place: Room) -> float:

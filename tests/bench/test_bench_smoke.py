@@ -13,8 +13,10 @@ from tests.bench.long_list import long_list
 from tests.bench.memory import cycles, imports, memory
 from tests.bench.openvpn import openvpn
 from tests.bench.proof import chain, large
+from tests.bench.recovery import tor
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
+from tests.bench.wireguard import wireguard
 
 PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "cold start": lambda place: cold(place, clients=3, rounds=1),
@@ -27,7 +29,9 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "proofs of a chain": lambda place: chain(place, clients=2, rules=4, hops=3),
     "one TCP flow": lambda place: bulk(place, seconds=1, rounds=1),
     "one flow's packets": lambda place: packets(place, count=100, rounds=1),
+    "a tunnel of WireGuard": lambda place: wireguard(place, seconds=1, rounds=1),
     "a tunnel of OpenVPN": lambda place: openvpn(place, seconds=1, rounds=1),
+    "Tor": lambda _: tor(rounds=1),
     "new flows": lambda place: flows(place, clients=2, packets=100, rounds=1),
 }
 

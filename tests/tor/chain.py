@@ -7,9 +7,11 @@ only ask for names and fetch one site.
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -216,6 +218,20 @@ class TorChain(Chain):
         """End everything."""
         self.tors.down()
         super().close()
+
+
+@contextmanager
+def tor_chain() -> Iterator[TorChain]:
+    """Have a chain that is up, and whatever becomes of it, end everything."""
+    # Unix sockets have short paths.
+    runtime = Path(tempfile.mkdtemp(prefix="rv", dir="/run"))
+    chain = TorChain.__new__(TorChain)
+    try:
+        chain.__init__(runtime)  # type: ignore[misc]
+        yield chain
+    finally:
+        chain.close()
+        shutil.rmtree(runtime)
 
 
 class Uplink:

@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One private Tor network and one chain before it, for all tests of this folder."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.tor.chain import TorChain
+from tests.tor.chain import TorChain, tor_chain
 
 
 @pytest.fixture(scope="session")
 def _tor_chain() -> Iterator[TorChain]:
-    # Unix sockets have short paths.
-    runtime = Path(tempfile.mkdtemp(prefix="rv", dir="/run"))
-    chain = TorChain.__new__(TorChain)
-    try:
-        chain.__init__(runtime)  # type: ignore[misc]
+    with tor_chain() as chain:
         yield chain
-    finally:
-        chain.close()
-        shutil.rmtree(runtime)
 
 
 @pytest.fixture

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a tunnel of WireGuard costs more with us than the same daemon without.
+
+Both gateways are behind the same NetVM and have the same server, on a machine that
+the real command brought up; the daemon is wireguard-go.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.bulk import tunnel
+from tests.bench.figures import Figure
+from tests.bench.recovery import recovery
+from tests.bench.scene import Scene
+from tests.bench.traffic import SINK, forwarding, ip, nft
+from tests.e2e.wireguard_room import OUTSIDE, PROVIDER, Room, room
+from tests.lab.wireguard import Keys, server
+
+PART = "A tunnel of WireGuard"
+POLICY = f"""{OUTSIDE}
+[domains.sys-vpn]
+personality = "wireguard"
+netvm = "sys-net"
+config = "provider.conf"
+[domains.work]
+netvm = "sys-vpn"
+[domains.plain]
+netvm = "sys-net"
+"""
+OTHER = "10.64.0.3"  # the plain gateway in its tunnel
+FAR, NEAR = "10.99.0.2", "10.99.0.1"  # its client, and itself towards it
+MASQUERADE = """
+table ip bench {
+    chain out {
+        type nat hook postrouting priority srcnat
+        oifname "wgp0" masquerade
+    }
+}
+"""
+
+
+def wireguard(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
+    """Compare client, gateway, tunnel, server with and without an agent."""
+    with room(POLICY) as place:
+        internet = place.machine.internet.net
+        ip(internet, f"address add {SINK}/32 dev lo")
+        place.give_good()
+        place.machine.up()
+        place.comes_up()
+        with without(scene, place) as far:
+            clients = place.machine.net("work"), far
+            yield from tunnel(PART, clients, internet, seconds, rounds)
+        yield recovery(PART, min(rounds, 5), place.daemon, place.flows)
+        place.machine.does("down")
+
+
+@contextmanager
+def without(scene: Scene, place: Room) -> Iterator[Path]:
+    """Give the client of a plain gateway, with the daemon as its manual has it."""
+    keys, provider = Keys(), place.provider
+    net, far = place.machine.net("plain"), scene.net("far")
+    own = (f"public_key={keys.public.hex()}", f"allowed_ip={OTHER}/32")
+    provider.tell("set=1", *own)
+    with server(net, 0, f"{OTHER}/32", name="wgp0", listen=False) as daemon:
+        daemon.tell(
+            "set=1",
+            f"private_key={keys.private.hex()}",
+            f"public_key={provider.keys.public.hex()}",
+            f"endpoint={PROVIDER}:{provider.port}",
+            "allowed_ip=0.0.0.0/0",
+        )
+        scene.uplink(net, "behind", far, "eth0", "02:00:00:00:00:04")
+        ip(net, f"address add {NEAR}/30 dev behind", "link set behind up")
+        ip(net, f"route add {SINK} dev wgp0")
+        ip(far, f"address add {FAR}/30 dev eth0", "link set eth0 up")
+        ip(far, f"route add default via {NEAR}")
+        forwarding(net)
+        nft(net, MASQUERADE)
+        yield far
