@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from proof.bytecode import Bytecode, Place
 from proof.comparisons import Comparisons
 from proof.diagram import BOTTOM, Budget, Node, OverrunError
-from proof.explore import leaves, project
+from proof.explore import leaves
 from proof.fields import FRAGMENTS, layout
 from proof.lookups import Contents, Lookups, contents
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
@@ -206,22 +206,6 @@ class Machine:
         if len(self.doubts) == doubts:
             self._steps[key] = found
         return found
-
-    def may(self, node: Node, ends: Collection[End]) -> Node:
-        """Return the packets that leave so for some value of the doubts."""
-        return project(
-            self.space, self._left(node, ends), self.doubts, self.space.either
-        )
-
-    def must(self, node: Node, ends: Collection[End]) -> Node:
-        """Return the packets that leave so whatever the doubts are."""
-        return project(self.space, self._left(node, ends), self.doubts, self.space.both)
-
-    def _left(self, node: Node, ends: Collection[End]) -> Node:
-        def left(value: Hashable) -> bool:
-            return isinstance(value, Outcome) and value.end in ends
-
-        return relabel(self.space, node, left)
 
     def is_plain(self, node: Node) -> bool:
         """Return whether packets leave as they came, but for a translation."""
