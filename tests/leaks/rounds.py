@@ -114,12 +114,14 @@ def happen(
     Of what has ``fallen`` by itself there may be nothing.
     """
     dice, leaks = random.Random(record.seed), list[Packet]()
+    happened: list[str] = []
     left = list(_dealt(happenings, ROUNDS or rounds, dice))
     try:
         while left:
             now, left = left[:AT_ONCE], left[AT_ONCE:]
             with watch() as wire:
                 for happens in now:
+                    happened.append(happens.__name__)
                     begin = time.monotonic()
                     happens(place)
                     if happens is now[-1] or dice.random() < 1 / 2:
@@ -128,7 +130,10 @@ def happen(
             record.saw(len(now), wire)
             leaks += wire.leaked
             fell = fallen()
-            assert not fell, (record.seed, fell)
+            assert not fell, fell
+    except AssertionError as error:
+        error.add_note(f"seed {record.seed}, the last was {happened[-AT_ONCE:]}")
+        raise
     finally:
         record.keep()
     return leaks
