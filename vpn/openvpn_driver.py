@@ -24,7 +24,7 @@ from vpn.openvpn_choice import Choice, said
 from vpn.openvpn_daemon import Daemon
 from vpn.openvpn_profile import Profile
 from vpn.openvpn_session import Outcome
-from vpn.openvpn_trouble import NOTHING, Trouble, of_certificate, worse
+from vpn.openvpn_trouble import NOTHING, Trouble, of_attempt
 from vpn.openvpn_tunnel import (
     overhead_of,
     resolvers_of,
@@ -210,9 +210,8 @@ class OpenVpn:
         target = self._choice.target
         if target is None:  # nothing was begun, or there is no uplink
             return
-        own = self._profile.blocks.get("cert", "")
-        # Few servers say what is wrong with a certificate.
-        why = worse(self._daemon.trouble, of_certificate(own, datetime.now(UTC)))
+        blocks = self._profile.blocks
+        why = of_attempt(self._daemon.trouble, blocks, datetime.now(UTC))
         if why.weight:
             self._trouble = replace(why, text=f"{why.text} ({said(target)})")
         log.info("openvpn: %s", why.text or "the tunnel is lost")

@@ -131,7 +131,8 @@ class Session:
                 return self._up()
             case State("RECONNECTING"):
                 self.connected = False
-                self.trouble = worse(self.trouble, trouble.of_restart(state.detail))
+                why = trouble.of_restart(state.detail, answered=self.answered)
+                self.trouble = worse(self.trouble, why)
                 return Outcome.REJECTED if self._rejected else Outcome.ENDED
             case State(name):
                 self.answered |= name in _HANDSHAKE
@@ -174,7 +175,10 @@ class Session:
     def _read(self, untrusted_text: str) -> None:
         if found := _CIPHER.match(untrusted_text):
             self.cipher = found[1]
-        self.trouble = worse(self.trouble, trouble.of_log(untrusted_text))
+        why = trouble.of_log(untrusted_text)
+        # Once the server was understood, the key fits, whoever else sends something.
+        if not (self.answered and why == trouble.WRONG_KEY):
+            self.trouble = worse(self.trouble, why)
 
     def _count(self, now: Bytes) -> None:
         """Begin anew when a tunnel only sends: nobody may be there any more."""

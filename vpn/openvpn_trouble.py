@@ -6,7 +6,8 @@ them.  The most telling line of an attempt counts.  Pure.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rules.model import shown
@@ -23,8 +24,10 @@ class Trouble:
 
 NOTHING = Trouble("", 0)
 NO_ANSWER = Trouble("the server does not answer", 3)
+NO_WORD = Trouble("the server broke the connection at once", 3)
 BROKEN_OFF = Trouble("the server broke off the handshake", 4)
 NOTHING_BACK = Trouble("connected, but nothing comes back through the tunnel", 6)
+WRONG_KEY = Trouble("<tls-crypt> or <tls-auth> is not the server's", 7)
 OWN_CERTIFICATE = 7  # the weight of what our own certificate explains
 
 # What a line of the log contains, and what that means.
@@ -55,8 +58,9 @@ _CAUSES = (
         Trouble("the server does not accept <cert>", 9),
     ),
     (
-        r"tls-crypt unwrap error|Decrypt packet error|HMAC authentication failed",
-        Trouble("<tls-crypt> or <tls-auth> is not the server's", 7),
+        # A packet that came twice is an error of tls-crypt too, and says nothing.
+        r"tls-crypt unwrap error: packet (?:too short|auth)|HMAC (?:auth|in incoming)",
+        WRONG_KEY,
     ),
     (
         r"Failed to negotiate cipher|OPTIONS ERROR: failed to negotiate cipher",
@@ -99,6 +103,15 @@ _RESTARTS = {
     "tls-error": BROKEN_OFF,
 }
 
+# What a key of the control channel may be instead.  A server drops what was not made
+# with its own and says nothing (openvpn(8)); over TCP it ends the connection.
+_DOUBTS = {
+    "tls-auth": "<tls-auth> or key-direction is not its own",
+    "tls-crypt": "<tls-crypt> is not its own",
+    "tls-crypt-v2": "<tls-crypt-v2> is not its own",
+}
+_NONE = "it expects <tls-crypt> or <tls-auth>"
+
 
 def of_log(untrusted_text: str) -> Trouble:
     """Return what a line of the log tells, or `NOTHING`."""
@@ -109,8 +122,13 @@ def of_log(untrusted_text: str) -> Trouble:
     return NOTHING
 
 
-def of_restart(untrusted_detail: str) -> Trouble:
-    """Return what the reason of a restart tells, or `NOTHING`."""
+def of_restart(untrusted_detail: str, *, answered: bool) -> Trouble:
+    """Return what the reason of a restart tells, or `NOTHING`.
+
+    ``answered``: the server had, in words that the daemon could read.
+    """
+    if untrusted_detail == "connection-reset" and not answered:
+        return NO_WORD
     return _RESTARTS.get(untrusted_detail, NOTHING)
 
 
@@ -118,6 +136,19 @@ def of_end(untrusted_text: str) -> Trouble:
     """Return what a last word of the daemon tells."""
     known = of_log(untrusted_text)
     return known if known.weight else Trouble(f"openvpn: {shown(untrusted_text)}", 6)
+
+
+def of_attempt(met: Trouble, blocks: Mapping[str, str], now: datetime) -> Trouble:
+    """Return what an attempt met, with what the profile's own blocks explain of it.
+
+    Few servers say what is wrong with a certificate, and none that a key is.
+    """
+    doubt = next((why for key, why in _DOUBTS.items() if key in blocks), _NONE)
+    if met == NO_ANSWER:
+        met = replace(met, text=f"{met.text}: not reachable, or {doubt}")
+    elif met == NO_WORD:
+        met = replace(met, text=f"{met.text}: perhaps {doubt}")
+    return worse(met, of_certificate(blocks.get("cert", ""), now))
 
 
 def of_certificate(pem: str, now: datetime) -> Trouble:

@@ -15,6 +15,7 @@ from controller import namespaces
 OPENVPN = "/usr/sbin/openvpn"
 INSIDE, OWN = "10.8.0.1", "10.8.0.2"  # the server's and the client's end
 USER, PASSWORD = "alice", "pa\"ss\\ wo'rd"
+CONTROL = "tls-crypt crypt.key"  # the key of the control channel, as openvpn(8) has it
 READY = "Initialization Sequence Completed"
 EC = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 LONG_AGO = ("20200101000000Z", "20200201000000Z")
@@ -54,7 +55,7 @@ class Pki:
         self._openssl(
             f"req -x509 {EC} -keyout ca.key -out ca.crt -days 9000 -subj /CN=lab"
         )
-        run([OPENVPN, "--genkey", "tls-crypt", "crypt.key"], self.place)
+        self.key("tls-crypt", "crypt.key")
 
     def issue(self, name: str, kind: str, valid: tuple[str, str] = NOW) -> None:
         """Make ``name.crt`` and ``name.key`` for a ``server`` or ``client``."""
@@ -65,6 +66,15 @@ class Pki:
             f" -out {name}.crt -notext -extensions {kind}"
             f" -startdate {start} -enddate {end}"
         )
+
+    def key(self, kind: str, name: str) -> None:
+        """Make a key of the control channel, of a kind of ``--genkey``."""
+        run([OPENVPN, "--genkey", kind, name], self.place)
+
+    def client_key(self, server_key: str, name: str) -> None:
+        """Make a client's key that only who has the server's can open."""
+        argv = [OPENVPN, "--tls-crypt-v2", server_key]
+        run([*argv, "--genkey", "tls-crypt-v2-client", name], self.place)
 
     def read(self, name: str) -> str:
         return (self.place / name).read_text()
@@ -78,9 +88,20 @@ def run(argv: Sequence[str], place: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def profile(pki: Pki, *servers: str, cert: str = "client", more: str = "") -> str:
+def profile(
+    pki: Pki,
+    *servers: str,
+    cert: str = "client",
+    more: str = "",
+    control: str = CONTROL,
+) -> str:
     """The file that a provider hands out."""
     remotes = "".join(f"remote {server}\n" for server in servers)
+    keys = ""
+    if control:
+        name, file, *direction = control.split()
+        keys = f"<{name}>\n{pki.read(file)}</{name}>\n"
+        more += "".join(f"key-direction {each}\n" for each in direction)
     return f"""\
 client
 dev tun
@@ -91,9 +112,7 @@ dev tun
 {pki.read(f"{cert}.crt")}</cert>
 <key>
 {pki.read(f"{cert}.key")}</key>
-<tls-crypt>
-{pki.read("crypt.key")}</tls-crypt>
-"""
+{keys}"""
 
 
 @dataclass
@@ -106,6 +125,7 @@ class Server:
     port: int = 1194
     proto: str = "udp"
     cert: str = "server"
+    control: str = CONTROL
     asks_login: bool = False
     more: tuple[str, ...] = ()
     inside: tuple[str, ...] = ("server 10.8.0.0 255.255.255.0",)
@@ -125,7 +145,7 @@ class Server:
             f"cert {self.cert}.crt",
             f"key {self.cert}.key",
             "dh none",
-            "tls-crypt crypt.key",
+            self.control,
             "keepalive 1 3",
             "suppress-timestamps",
             "verb 3",

@@ -38,7 +38,7 @@ from tests.vpn.openvpn_server import (
     profile,
     running,
 )
-from vpn import openvpn_driver
+from vpn import endpoints, openvpn_driver
 from vpn.openvpn_daemon import DEVICE
 
 pytestmark = pytest.mark.kernel
@@ -58,6 +58,11 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     other.issue("stranger", "client")
     for name in ("stranger.crt", "stranger.key"):
         (made.place / name).write_text(other.read(name))
+    for name in ("auth.key", "other.key"):
+        made.key("secret", name)
+    for name in ("ours", "theirs"):
+        made.key("tls-crypt-v2-server", f"{name}.server")
+        made.client_key(f"{name}.server", f"{name}.v2")
     return made
 
 
@@ -75,6 +80,13 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that answered has 2 seconds more for the rest."""
     monkeypatch.setattr(openvpn_driver, "HANDSHAKE", 2.0)
+
+
+@pytest.fixture
+def impatient(proto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has half a second at first; over TCP the daemon itself takes one."""
+    if proto == "udp":
+        monkeypatch.setattr(endpoints, "FIRST_PATIENCE", 0.5)
 
 
 @pytest.fixture
@@ -161,6 +173,79 @@ def test_a_bad_certificate_is_named(
 
     assert place.driver.trouble() == f"{text} ({SERVER} port 1194/udp)"
     assert place.trail == ["connecting"]
+
+
+CONTROLS = ("tls-auth auth.key 1", "tls-crypt-v2 ours.v2", "")
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_every_kind_of_key_of_the_control_channel_is_used(
+    pki: Pki, place: Room, server: Server, control: str
+) -> None:
+    """And none; <tls-crypt> is that of every other test."""
+    server.control = opposite(control)
+    with running(server):
+        up(place, pki, control=control)
+
+        assert place.ping(BEYOND)
+
+
+def opposite(control: str) -> str:
+    """Return what the server has for a client's key, or for none."""
+    return control.replace("key 1", "key 0").replace(".v2", ".server")
+
+
+UNSAID = {
+    "udp": "the server does not answer: not reachable, or",
+    "tcp": "the server broke the connection at once: perhaps",
+}
+CRYPT, V2 = "<tls-crypt> is not its own", "<tls-crypt-v2> is not its own"
+AUTH = "<tls-auth> or key-direction is not its own"
+NOT_ITS_OWN = (  # the client's key, that of the server, and what is doubted
+    ("tls-crypt other.key", "tls-crypt crypt.key", CRYPT),
+    ("tls-crypt crypt.key", "tls-auth auth.key 0", CRYPT),
+    ("tls-auth other.key 1", "tls-auth auth.key 0", AUTH),
+    ("tls-auth auth.key 0", "tls-auth auth.key 0", AUTH),
+    ("tls-crypt-v2 theirs.v2", "tls-crypt-v2 ours.server", V2),
+    ("tls-crypt-v2 theirs.v2", "", V2),
+    ("", "tls-crypt crypt.key", "it expects <tls-crypt> or <tls-auth>"),
+)
+
+
+@pytest.mark.parametrize("proto", UNSAID)
+@pytest.mark.parametrize("keys", NOT_ITS_OWN, ids=lambda keys: " for ".join(keys[:2]))
+@pytest.mark.usefixtures("impatient")
+def test_a_wrong_key_of_the_control_channel_is_a_meaning_of_silence(
+    pki: Pki, place: Room, server: Server, keys: tuple[str, str, str], proto: str
+) -> None:
+    """The server does not say so: it drops what it cannot read, or hangs up."""
+    ours, theirs, doubt = keys
+    server.control, server.proto = theirs, proto
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194 {proto}", control=ours))
+        says(place, f"{UNSAID[proto]} {doubt} ({SERVER} port 1194/{proto})")
+
+
+def says(place: Room, cause: str) -> None:
+    """Wait until that is the cause, while clients are shut in."""
+    place.until(lambda: place.driver.trouble() == cause)
+    assert place.trail == ["connecting"]
+    assert not place.ping(BEYOND)
+
+
+@pytest.mark.parametrize(
+    ("ours", "proto"),
+    [("tls-crypt other.key", "tcp"), ("tls-auth auth.key 1", "udp")],
+)
+def test_an_answer_that_the_key_does_not_open_is_no_silence(
+    pki: Pki, place: Room, server: Server, ours: str, proto: str
+) -> None:
+    """The server has no such key and answers in clear, which the daemon tells."""
+    server.control, server.proto = "", proto
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194 {proto}", control=ours))
+        wrong = "<tls-crypt> or <tls-auth> is not the server's"
+        says(place, f"{wrong} ({SERVER} port 1194/{proto})")
 
 
 @pytest.mark.parametrize(

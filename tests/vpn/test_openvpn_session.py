@@ -22,7 +22,7 @@ from vpn.openvpn_events import (
 )
 from vpn.openvpn_login import Login
 from vpn.openvpn_session import SILENT, Outcome, Session
-from vpn.openvpn_trouble import Trouble
+from vpn.openvpn_trouble import WRONG_KEY, Trouble
 
 TARGET = Target(ip_address("203.0.113.1"), 1194)
 OWN = Up({"ifconfig_local": "10.8.0.2"})
@@ -153,6 +153,17 @@ def test_each_attempt_has_a_trouble_of_its_own() -> None:
     told(session, Fatal("no more"))
     assert session.trouble.text == "the server's certificate has expired"
     session.release()
+    assert session.trouble == Trouble("", 0)
+
+
+def test_what_no_key_opens_means_nothing_once_the_server_was_understood() -> None:
+    """Then it is of somebody else on the way, who cannot be who ends the tunnel."""
+    junk = Log("N", "tls-crypt unwrap error: packet authentication failed")
+    session = begun()
+    told(session, State("WAIT"), junk)
+    assert session.trouble == WRONG_KEY
+    session.release()
+    told(session, State("WAIT"), State("AUTH"), junk)
     assert session.trouble == Trouble("", 0)
 
 

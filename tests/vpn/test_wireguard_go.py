@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real wireguard-go, without any right, against a real server.
+"""The real wireguard-go, without any right, against a real server."""
 
-::
-
-    net: device wg0 10.64.0.2, eth0 192.0.2.2 -- 192.0.2.1 provider: wgs… 10.64.0.1
-"""
-
-import os
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from ipaddress import ip_address, ip_network
+from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from socket import if_nametoindex
 
 import pytest
 
-from agent.berth import CARRIERS, Berth
-from controller import namespaces
-from tests.lab.wireguard import Keys, Server, server
+from tests.lab.wireguard import Keys, Server
+from tests.vpn.wireguard_room import (
+    CLIENT,
+    DAEMON,
+    PATIENCE,
+    PROVIDER,
+    ROOT,
+    launcher,
+    use,
+)
 from vpn.endpoints import Endpoint, Target
 from vpn.wireguard_device import PeerState, Setting
 from vpn.wireguard_exec import MACHINES, NoFilterError, install, program
@@ -31,75 +31,6 @@ from vpn.wireguard_go import WireguardGo, has_header
 from vpn.wireguard_profile import Key, Peer
 
 pytestmark = pytest.mark.kernel
-
-ROOT = Path(__file__).parents[2]
-DAEMON = 61602
-PATIENCE = 20.0  # seconds; only a failing test waits that long
-PROVIDER = ip_address("192.0.2.1")
-CLIENT = "10.64.0.2"
-
-Ip = Callable[[str], str]
-
-
-@pytest.fixture
-def provider(net: Path, tmp_path: Path, ip: Ip) -> Iterator[Server]:
-    """A server in a namespace of its own, at the far end of eth0."""
-    assert net.exists()
-    there = tmp_path / "provider"
-    namespaces.create(there)
-    ip(f"link add eth0 type veth peer name wan netns {there}")
-    ip("address add 192.0.2.2/24 dev eth0")
-    for link in ("lo", "eth0"):
-        ip(f"link set {link} up")
-    with namespaces.inside(there):
-        ip("address add 192.0.2.1/24 dev wan")
-        ip("link set wan up")
-    try:
-        # The name of its socket is one of the whole machine's.
-        with server(there, name=f"wgs{os.getpid()}") as made:
-            yield made
-    finally:
-        namespaces.remove(there)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    for name in ("berth", "meeting"):
-        (tmp_path / name).mkdir()
-    for each in (tmp_path / "berth", *(tmp_path / "berth").parents):
-        if each.is_relative_to(tmp_path.parents[1]):
-            each.chmod(0o755)
-    return tmp_path
-
-
-@contextmanager
-def launcher(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pathlib import Path\nfrom agent.launcher import become\n"
-        f"become('wireguard', Path({str(directory / 'berth')!r}))"
-    )
-    argv = ["setpriv", f"--reuid={DAEMON}", f"--regid={DAEMON}", "--clear-groups"]
-    argv += ["--bounding-set=-all", "--inh-caps=-all", "/usr/bin/python3", "-I"]
-    made = subprocess.Popen([*argv, "-c", code], stderr=subprocess.DEVNULL)
-    try:
-        yield made
-    finally:
-        made.kill()
-        made.wait()
-
-
-@pytest.fixture
-def device(
-    net: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[WireguardGo]:
-    assert net.exists()
-    monkeypatch.setenv(CARRIERS, f"wireguard={DAEMON}")
-    berth = Berth("wireguard", directory / "berth")
-    made = WireguardGo(berth, "wg0", directory / "meeting")
-    yield made
-    made.close()
-    berth.close()
 
 
 def until(device: WireguardGo, found: Callable[[], object]) -> None:
@@ -116,11 +47,6 @@ def begin(device: WireguardGo) -> None:
     device.make()
     use("wg0")
     start(device)
-
-
-def use(name: str) -> None:
-    for words in (f"address add {CLIENT}/24 dev {name}", f"link set {name} up"):
-        subprocess.run(["ip", *words.split()], check=True)
 
 
 def start(device: WireguardGo) -> None:
