@@ -5,11 +5,13 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from rules.facts import Facts, Uplink
+from tests.lab.sniffer import Sniffer
 from tests.lab.wireguard import Keys, Server, base64
 from tests.vpn.wireguard_room import CLIENT, HERE, PATIENCE, PROVIDER, launcher, use
 from vpn import endpoints
@@ -125,6 +127,35 @@ def test_any_wrong_key_is_silence_and_silence_is_said_to_be_one(
 ) -> None:
     """WireGuard answers nobody with a wrong key, so that is all there is to tell."""
     told = f"{PROVIDER}:{provider.port}: {SILENT}"
-    driver = drive(wrong(provider), lambda driver: driver.trouble() == told)
+    with Sniffer(provider.net, "wan") as seen:
+        driver = drive(wrong(provider), lambda driver: driver.trouble() == told)
 
     assert not is_proven(driver)
+    assert handshakes(seen)
+
+
+def handshakes(seen: Sniffer) -> int:
+    """Return how many were begun: 148 bytes of UDP (whitepaper, 5.4.2)."""
+    return len([packet for packet in seen.packets if len(packet.raw) == 42 + 148])
+
+
+def test_a_server_that_is_silent_is_not_hurried_after(
+    provider: Server, drive: Drive
+) -> None:
+    """Attempts are their patience and a pause apart, and both double."""
+    begun: list[float] = []
+
+    def third(driver: WireguardDriver) -> bool:
+        health = driver._attempt.health if driver._attempt else None
+        if health is not None and health.begun not in begun:
+            begun.append(health.begun)
+        return len(begun) == 3
+
+    with Sniffer(provider.net, "wan") as seen:
+        drive(wrong_server(provider), third)
+
+    first, second = (later - earlier for earlier, later in pairwise(begun))
+    assert first >= 0.5 + 1.0
+    assert second >= 1.0 + 2.0
+    # On a busy machine the daemon comes to ask again, as it does after 5 seconds.
+    assert 2 <= handshakes(seen) <= 2 * len(begun)
