@@ -64,6 +64,7 @@ STAYS = {
     "of a client with other rules": flow("192.0.2.1", src=B),
     "not of a client": flow("192.0.2.1", TCP, 80, src="198.18.0.2"),
 }
+ALLOWED, OF_B = STAYS["allowed"], STAYS["of a client with other rules"]
 GOES = {
     "another port": flow("192.0.2.1", TCP, 80),
     "another protocol": flow("192.0.2.1", UDP, 443),
@@ -108,42 +109,37 @@ def settle(cutter: Cutter, conntrack: FakeConntrack, programs: Programs) -> None
     conntrack.effects.clear()
 
 
-@pytest.mark.parametrize("live", STAYS.values(), ids=STAYS)
-@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
-def test_a_flow_that_is_allowed_stays(
+@pytest.fixture(params=["at the start", "later"])
+def either(
+    request: pytest.FixtureRequest,
     conntrack: FakeConntrack,
     cutter: Cutter,
     programs: Programs,
-    live: LiveFlow,
-    *,
-    first: bool,
-) -> None:
-    if not first:
+) -> Cutter:
+    """One that has not cut yet, and one that has."""
+    if request.param == "later":
         settle(cutter, conntrack, programs)
-    conntrack.live = [live]
-
-    cutter.cut(OPEN, FACTS, programs, {A, A6, B})
-
-    assert conntrack.live == [live]
+    return cutter
 
 
-@pytest.mark.parametrize("live", GOES.values(), ids=GOES)
-@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
-def test_a_flow_that_is_not_allowed_goes(
+@pytest.mark.parametrize(
+    ("live", "stays"),
+    [*((each, True) for each in STAYS.values()), *((x, False) for x in GOES.values())],
+    ids=[*STAYS, *GOES],
+)
+def test_a_flow_stays_if_it_is_allowed_and_goes_if_not(
     conntrack: FakeConntrack,
-    cutter: Cutter,
+    either: Cutter,
     programs: Programs,
     live: LiveFlow,
     *,
-    first: bool,
+    stays: bool,
 ) -> None:
-    if not first:
-        settle(cutter, conntrack, programs)
-    conntrack.live = [live, STAYS["allowed"]]
+    conntrack.live = [ALLOWED, live]
 
-    cutter.cut(OPEN, FACTS, programs, {A, A6})
+    either.cut(OPEN, FACTS, programs, {A, A6, B})
 
-    assert conntrack.live == [STAYS["allowed"]]
+    assert conntrack.live == ([ALLOWED, live] if stays else [ALLOWED])
 
 
 def test_without_a_change_nobody_is_asked(
@@ -161,12 +157,12 @@ def test_a_changed_list_concerns_the_flows_of_its_client(
     conntrack: FakeConntrack, cutter: Cutter, programs: Programs
 ) -> None:
     settle(cutter, conntrack, programs)
-    conntrack.live = [flow("192.0.2.1"), flow("192.0.2.1", src=B)]
+    conntrack.live = [ALLOWED, OF_B]
     commit(programs, A)
 
     cutter.cut(OPEN, FACTS, programs, {A, ip_address("10.137.0.99")})
 
-    assert conntrack.live == [flow("192.0.2.1", src=B)]
+    assert conntrack.live == [OF_B]
     assert conntrack.asked == [{A}]
 
 
@@ -176,24 +172,21 @@ def test_other_resolvers_concern_everybodys_dns(
     settle(cutter, conntrack, programs)
     old = flow(DNS1, UDP, 53, answered_by=REAL)
     new = flow(DNS1, UDP, 53, answered_by=OTHER)
-    conntrack.live = [old, new, STAYS["allowed"], replace(old, src=B)]
+    conntrack.live = [old, new, ALLOWED, replace(old, src=B)]
     programs.learn({}, frozenset({DNS1, DNS2, OTHER}))
 
     cutter.cut(OPEN, replace(FACTS, dns={DNS1: OTHER}), programs, ())
 
-    assert conntrack.live == [new, STAYS["allowed"]]
+    assert conntrack.live == [new, ALLOWED]
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
 def test_a_state_without_clients_has_no_flow_of_them(
-    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, *, first: bool
+    conntrack: FakeConntrack, either: Cutter, programs: Programs
 ) -> None:
-    if not first:
-        settle(cutter, conntrack, programs)
     foreign = STAYS["not of a client"]
-    conntrack.live = [STAYS["allowed"], flow("192.0.2.1", src=B), foreign]
+    conntrack.live = [ALLOWED, OF_B, foreign]
 
-    cutter.cut(BLOCKED, FACTS, programs, ())
+    either.cut(BLOCKED, FACTS, programs, ())
 
     assert conntrack.live == [foreign]
 
@@ -209,98 +202,78 @@ def test_a_state_that_allows_more_cuts_nothing(
     assert conntrack.live == [flow("198.51.100.1")]
 
 
-@pytest.mark.parametrize(
-    "after",
-    [(), (replace(ETH0, index=3),)],
-    ids=["gone", "created anew"],
-)
-def test_flows_do_not_outlive_what_they_were_translated_to(
+TO_IT = flow(A, TCP, 22, src=B)
+# What there is afterwards, and which of the flows `ALLOWED`, `TO_IT`, `OF_B` stay.
+CHANGES = {
+    "the uplink is gone": (replace(FACTS, uplinks=()), []),
+    "the uplink is created anew": (
+        replace(FACTS, uplinks=(replace(ETH0, index=3),)),
+        [],
+    ),
+    "the uplink has one more address": (
+        replace(FACTS, uplinks=(replace(ETH0, own=frozenset({OWN, OWN2})),)),
+        [ALLOWED, TO_IT, OF_B],
+    ),
+    "the uplink has another next hop": (
+        replace(FACTS, uplinks=(replace(ETH0, gateways=(OWN2,)),)),
+        [ALLOWED, TO_IT, OF_B],
+    ),
+    "there is one more uplink": (
+        replace(FACTS, uplinks=(ETH0, Uplink("eth1", 3, frozenset({OWN2})))),
+        [ALLOWED, TO_IT, OF_B],
+    ),
+    "the client is gone": (replace(FACTS, clients=(CLIENT_B,)), [OF_B]),
+    "the client is behind another vif": (
+        replace(FACTS, clients=(replace(CLIENT_A, vif="vif9.0", index=19), CLIENT_B)),
+        [OF_B],
+    ),
+    "the client has another MAC": (
+        replace(FACTS, clients=(replace(CLIENT_A, mac="00:16:3e:5e:6c:09"), CLIENT_B)),
+        [OF_B],
+    ),
+}
+
+
+@pytest.mark.parametrize(("after", "stay"), CHANGES.values(), ids=CHANGES)
+def test_flows_do_not_outlive_their_client_or_what_they_were_translated_to(
     conntrack: FakeConntrack,
     cutter: Cutter,
     programs: Programs,
-    after: tuple[Uplink, ...],
+    after: Facts,
+    stay: list[LiveFlow],
 ) -> None:
+    """But an uplink that gets more takes nothing from anybody."""
     settle(cutter, conntrack, programs)
-    conntrack.live = [STAYS["allowed"]]
+    conntrack.live = [ALLOWED, TO_IT, OF_B]
 
-    cutter.cut(OPEN, replace(FACTS, uplinks=after), programs, ())
+    cutter.cut(OPEN, after, programs, ())
 
-    assert conntrack.live == []
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        (replace(ETH0, own=frozenset({OWN, OWN2})),),
-        (replace(ETH0, gateways=(OWN2,)),),
-        (ETH0, Uplink("eth1", 3, frozenset({OWN2}))),
-    ],
-    ids=["one more address", "another next hop", "one more uplink"],
-)
-def test_flows_survive_when_an_uplink_gets_more(
-    conntrack: FakeConntrack,
-    cutter: Cutter,
-    programs: Programs,
-    after: tuple[Uplink, ...],
-) -> None:
-    settle(cutter, conntrack, programs)
-    conntrack.live = [STAYS["allowed"]]
-
-    cutter.cut(OPEN, replace(FACTS, uplinks=after), programs, ())
-
-    assert conntrack.live == [STAYS["allowed"]]
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        (CLIENT_B,),
-        (replace(CLIENT_A, vif="vif9.0", index=19), CLIENT_B),
-        (replace(CLIENT_A, mac="00:16:3e:5e:6c:09"), CLIENT_B),
-    ],
-    ids=["gone", "behind another vif", "with another MAC"],
-)
-def test_flows_do_not_outlive_their_client(
-    conntrack: FakeConntrack,
-    cutter: Cutter,
-    programs: Programs,
-    after: tuple[Client, ...],
-) -> None:
-    settle(cutter, conntrack, programs)
-    to_it = flow(A, TCP, 22, src=B)
-    conntrack.live = [STAYS["allowed"], to_it, flow("192.0.2.1", src=B)]
-
-    cutter.cut(OPEN, replace(FACTS, clients=after), programs, ())
-
-    assert conntrack.live == [flow("192.0.2.1", src=B)]
+    assert conntrack.live == stay
 
 
 def test_who_is_new_has_no_flows_of_whoever_had_the_address(
     conntrack: FakeConntrack, cutter: Cutter
 ) -> None:
-    conntrack.live = [STAYS["allowed"], flow("192.0.2.1", src=B)]
+    conntrack.live = [ALLOWED, OF_B]
 
     cutter.forget((CLIENT_A,))
     cutter.forget(())
 
-    assert conntrack.live == [flow("192.0.2.1", src=B)]
+    assert conntrack.live == [OF_B]
     assert conntrack.effects == [f"flush {A}", f"flush {A6}"]
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["at the start", "later"])
 def test_what_fails_half_way_is_done_again(
-    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, *, first: bool
+    conntrack: FakeConntrack, either: Cutter, programs: Programs
 ) -> None:
-    if not first:
-        settle(cutter, conntrack, programs)
     conntrack.live = [GOES["DNS to a server of old"]]
     conntrack.refuses = NetlinkError(16, "busy")
     facts = replace(FACTS, resolvers=frozenset({REAL}), dns={DNS1: REAL})
 
     with pytest.raises(NetlinkError):
-        cutter.cut(OPEN, facts, programs, ())
+        either.cut(OPEN, facts, programs, ())
     conntrack.refuses = None
-    cutter.cut(OPEN, facts, programs, ())
+    either.cut(OPEN, facts, programs, ())
 
     assert conntrack.live == []
 
@@ -312,13 +285,12 @@ def test_flows_that_end_at_another_port_now_are_cut(
     ports = {CLIENT_A.index: Redirect(9100, 9101), CLIENT_B.index: Redirect(9102, 9103)}
     before = replace(FACTS, carrier=True, redirects=ports)
     cutter.cut(SERVED, before, programs, {A, A6, B})
-    mine, other = flow("192.0.2.1", src=A), flow("192.0.2.1", src=B)
-    conntrack.live = [mine, other]
+    conntrack.live = [ALLOWED, OF_B]
 
     moved = {**ports, CLIENT_A.index: Redirect(9104, 9105)}
     cutter.cut(SERVED, replace(before, redirects=moved), programs, set())
 
-    assert conntrack.live == [other]
+    assert conntrack.live == [OF_B]
 
 
 HERE = ip_address("10.137.0.2")
@@ -326,6 +298,9 @@ CONTROLLED = {
     CLIENT_A.index: Redirect(9100, 9101, 0, 9052),
     CLIENT_B.index: Redirect(9102, 9103),
 }
+ASKED = frozenset({PING, CARRIED, CONTROL_PORT, INTO_DAEMON})
+WITH_PORT = replace(FACTS, carrier=True, redirects=CONTROLLED, here=frozenset({HERE}))
+ASKS = flow(HERE, port=9051)
 
 
 @pytest.mark.parametrize("why", ["another identity", "nobody is served", "both"])
@@ -333,40 +308,40 @@ def test_who_asks_the_agent_is_not_cut_off_from_it(
     conntrack: FakeConntrack, cutter: Cutter, programs: Programs, why: str
 ) -> None:
     """It would never hear that it has another identity; all its other flows go."""
-    served = frozenset({PING, CARRIED, CONTROL_PORT, INTO_DAEMON})
-    before = replace(FACTS, carrier=True, redirects=CONTROLLED, here=frozenset({HERE}))
-    cutter.cut(served, before, programs, {A, A6, B})
-    asks = flow(HERE, port=9051)
+    cutter.cut(ASKED, WITH_PORT, programs, {A, A6, B})
     conntrack.live = [
-        asks,
-        flow("192.0.2.1", src=A),
+        ASKS,
+        ALLOWED,
         flow(HERE, port=9050),
         flow(HERE, UDP, 9051),
         flow("192.0.2.1", port=9051),
     ]
     moved = {**CONTROLLED, CLIENT_A.index: Redirect(9104, 9105, 0, 9052)}
-    after = before if why == "nobody is served" else replace(before, redirects=moved)
-    allowed = served if why == "another identity" else served - {INTO_DAEMON}
+    changed = {} if why == "nobody is served" else {"redirects": moved}
+    allowed = ASKED if why == "another identity" else ASKED - {INTO_DAEMON}
 
-    cutter.cut(allowed, after, programs, set())
+    cutter.cut(allowed, replace(WITH_PORT, **changed), programs, set())
 
-    assert conntrack.live == [asks]
+    assert conntrack.live == [ASKS]
 
 
-@pytest.mark.parametrize("how", ["it is gone", "its control port is gone"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        replace(WITH_PORT, clients=(CLIENT_B,)),
+        replace(
+            WITH_PORT,
+            redirects={**CONTROLLED, CLIENT_A.index: Redirect(9100, 9101)},
+        ),
+    ],
+    ids=["it is gone", "its control port is gone"],
+)
 def test_who_may_not_ask_any_more_is_cut_off(
-    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, how: str
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs, after: Facts
 ) -> None:
-    served = frozenset({PING, CARRIED, CONTROL_PORT, INTO_DAEMON})
-    before = replace(FACTS, carrier=True, redirects=CONTROLLED, here=frozenset({HERE}))
-    cutter.cut(served, before, programs, {A, A6, B})
-    conntrack.live = [flow(HERE, port=9051)]
-    without = {**CONTROLLED, CLIENT_A.index: Redirect(9100, 9101)}
-    if how == "it is gone":
-        after = replace(before, clients=(CLIENT_B,))
-    else:
-        after = replace(before, redirects=without)
+    cutter.cut(ASKED, WITH_PORT, programs, {A, A6, B})
+    conntrack.live = [ASKS]
 
-    cutter.cut(served, after, programs, set())
+    cutter.cut(ASKED, after, programs, set())
 
     assert conntrack.live == []

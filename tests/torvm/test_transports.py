@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -70,14 +70,30 @@ def berth() -> Iterator[Launching]:
         connection.close()
 
 
-def begun(transports: Transports, proxy: Proxy | None = None) -> Transports:
+def begun(
+    berth: FakeBerth,
+    folder: Path,
+    proxy: Proxy | None = None,
+    *,
+    program: Program = Program.OBFS4PROXY,
+    names: frozenset[str] = OBFS4,
+    clock: Callable[[], float] = time.monotonic,
+) -> Transports:
+    """Return one that was told of a proxy, or that there is none, and started."""
+    transports = Transports(program, names, berth, str(folder), clock)
     transports.begin(proxy)
+    berth.come()
+    transports.handle()
     return transports
 
 
 def until_spoken(transports: Transports) -> None:
+    until(lambda: transports.complete, transports)
+
+
+def until(found: Callable[[], bool], transports: Transports) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not transports.complete:
+    while not found():
         left = deadline - time.monotonic()
         assert left > 0, transports.trouble
         assert select.select([transports], [], [], left)[0]
@@ -87,9 +103,7 @@ def until_spoken(transports: Transports) -> None:
 def test_the_real_program_speaks_at_a_port_of_its_own(
     berth: Launching, tmp_path: Path
 ) -> None:
-    transports = begun(Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path)))
-    berth.come()
-    transports.handle()
+    transports = begun(berth, tmp_path)
     until_spoken(transports)
 
     assert transports.ports.keys() == OBFS4
@@ -99,9 +113,7 @@ def test_the_real_program_speaks_at_a_port_of_its_own(
 
 def test_with_its_agent_it_ends(berth: Launching, tmp_path: Path) -> None:
     """Where it speaks is known to who started it, and to nobody later."""
-    transports = begun(Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path)))
-    berth.come()
-    transports.handle()
+    transports = begun(berth, tmp_path)
     until_spoken(transports)
     berth.ours[0].close()
 
@@ -115,10 +127,7 @@ def test_the_real_program_takes_a_proxy_of_each_kind(
     login = None if kind is Kind.SOCKS4 else Login("m:e" * 2, 'p"@/ :%')
     proxy = Proxy(kind, ip_address("192.0.2.9"), 1080, login)
     names = frozenset({"obfs4", "meek_lite"})
-    transports = Transports(Program.OBFS4PROXY, names, berth, str(tmp_path))
-    transports.begin(proxy)
-    berth.come()
-    transports.handle()
+    transports = begun(berth, tmp_path, proxy, names=names)
     until_spoken(transports)
 
     assert transports.ports.keys() == names
@@ -128,21 +137,13 @@ def test_the_real_snowflake_speaks_and_takes_no_proxy(
     berth: Launching, tmp_path: Path
 ) -> None:
     """So one beside it is refused before (`torvm.given`)."""
-    names = frozenset({"snowflake"})
-    transports = Transports(Program.SNOWFLAKE, names, berth, str(tmp_path))
-    transports.begin(None)
-    berth.come()
-    transports.handle()
+    program, names = Program.SNOWFLAKE, frozenset({"snowflake"})
+    transports = begun(berth, tmp_path, program=program, names=names)
     until_spoken(transports)
     assert transports.ports.keys() == names
-    other = Transports(Program.SNOWFLAKE, names, berth, str(tmp_path))
-    other.begin(Proxy(Kind.SOCKS5, ip_address("192.0.2.9"), 1080))
-    berth.come()
-    other.handle()
-    deadline = time.monotonic() + PATIENCE
-    while not other.trouble:
-        assert select.select([other], [], [], deadline - time.monotonic())[0]
-        other.handle()
+    proxy = Proxy(Kind.SOCKS5, ip_address("192.0.2.9"), 1080)
+    other = begun(berth, tmp_path, proxy, program=program, names=names)
+    until(lambda: bool(other.trouble), other)
     assert other.trouble == "the bridges' transport does not start"
 
 
@@ -161,12 +162,7 @@ def test_when_it_ends_it_speaks_nowhere_and_is_started_again(
     berth: Launching, tmp_path: Path
 ) -> None:
     moment = [100.0]
-    transports = Transports(
-        Program.OBFS4PROXY, OBFS4, berth, str(tmp_path), lambda: moment[0]
-    )
-    transports.begin(None)
-    berth.come()
-    transports.handle()
+    transports = begun(berth, tmp_path, clock=lambda: moment[0])
     until_spoken(transports)
     berth.processes[0].kill()
     berth.leave()
@@ -198,25 +194,17 @@ def test_when_it_ends_it_speaks_nowhere_and_is_started_again(
 def test_only_a_port_of_this_host_is_believed(
     said: bytes, ports: Mapping[str, int], tmp_path: Path
 ) -> None:
-    transports, pipe = listening(tmp_path)
-    os.write(pipe, said)
-    transports.handle()
-    os.close(pipe)
-
-    assert transports.ports == ports
+    assert heard(tmp_path, said).ports == ports
 
 
 def test_why_it_does_not_start_is_told(tmp_path: Path) -> None:
-    transports, pipe = listening(tmp_path)
-    os.write(pipe, b"ENV-ERROR no state\n")
-    transports.handle()
-    os.close(pipe)
+    transports = heard(tmp_path, b"ENV-ERROR no state\n")
 
     assert transports.trouble == "the bridges' transport does not start"
 
 
-def listening(folder: Path) -> tuple[Transports, int]:
-    """Return one that was started, and where it is to be heard from."""
+def heard(folder: Path, said: bytes) -> Transports:
+    """Return one that was started, and whose program says this."""
     pipes: list[int] = []
 
     class Berth(FakeBerth):
@@ -232,8 +220,8 @@ def listening(folder: Path) -> tuple[Transports, int]:
             pipes.append(os.dup(files[0]))
             self.waiting, self.running = False, True
 
-    berth = Berth()
-    transports = begun(Transports(Program.OBFS4PROXY, OBFS4, berth, str(folder)))
-    berth.come()
+    transports = begun(Berth(), folder)
+    os.write(pipes[0], said)
     transports.handle()
-    return transports, pipes[0]
+    os.close(pipes[0])
+    return transports

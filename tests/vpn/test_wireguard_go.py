@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from socket import if_nametoindex
 
 import pytest
 
-from tests.lab.wireguard import Keys, Server
+from tests.lab.wireguard import Keys, Server, public_of
 from tests.vpn.wireguard_room import (
     CLIENT,
     DAEMON,
@@ -57,8 +59,8 @@ def start(device: WireguardGo) -> None:
     until(device, started)
 
 
-def setting(provider: Server, client: Keys, port: int = 0) -> Setting:
-    target = Target(PROVIDER, port or provider.port)
+def setting(provider: Server, client: Keys) -> Setting:
+    target = Target(PROVIDER, provider.port)
     peer = Peer(
         Key(provider.keys.public),
         Endpoint(target.address, target.port),
@@ -73,6 +75,21 @@ def shaken(device: WireguardGo) -> bool:
     return device.peer is not None and device.peer.handshake > 0
 
 
+@contextmanager
+def connected(
+    device: WireguardGo, provider: Server, directory: Path
+) -> Iterator[tuple["subprocess.Popen[bytes]", Setting]]:
+    """Have it shake hands with the server; gives the daemon and what it was told."""
+    client = Keys()
+    provider.accept(client.public, f"{CLIENT}/32")
+    with launcher(directory) as daemon:
+        begin(device)
+        told = setting(provider, client)
+        device.set(told)
+        until(device, lambda: shaken(device))
+        yield daemon, told
+
+
 def goes_through() -> bool:
     """Say whether something sent to the far end of the tunnel comes back."""
     words = ["ping", "-c", "1", "-W", "1", "10.64.0.1"]
@@ -82,13 +99,7 @@ def goes_through() -> bool:
 def test_it_carries_data_and_has_no_right(
     device: WireguardGo, provider: Server, directory: Path
 ) -> None:
-    client = Keys()
-    provider.accept(client.public, f"{CLIENT}/32")
-    with launcher(directory) as daemon:
-        begin(device)
-        device.set(setting(provider, client))
-        until(device, lambda: shaken(device))
-
+    with connected(device, provider, directory) as (daemon, _):
         assert goes_through()
         status = Path(f"/proc/{daemon.pid}/status").read_text()
         caps = [line for line in status.splitlines() if line.startswith("Cap")]
@@ -101,12 +112,7 @@ def test_it_carries_data_and_has_no_right(
 def test_what_it_tells_is_what_the_server_counts(
     device: WireguardGo, provider: Server, directory: Path
 ) -> None:
-    client = Keys()
-    provider.accept(client.public, f"{CLIENT}/32")
-    with launcher(directory):
-        begin(device)
-        device.set(setting(provider, client))
-        until(device, lambda: shaken(device))
+    with connected(device, provider, directory):
         assert goes_through()
 
         def counted() -> PeerState:
@@ -141,13 +147,8 @@ def test_a_wrong_key_is_no_handshake(
 def test_a_killed_daemon_leaves_the_device_and_the_next_one_uses_it(
     device: WireguardGo, provider: Server, directory: Path
 ) -> None:
-    client = Keys()
-    provider.accept(client.public, f"{CLIENT}/32")
-    with launcher(directory) as daemon:
-        begin(device)
+    with connected(device, provider, directory) as (daemon, told):
         before = device.link
-        device.set(setting(provider, client))
-        until(device, lambda: shaken(device))
         daemon.send_signal(signal.SIGKILL)
         until(device, lambda: not device.ready)
     assert device.link == before
@@ -155,7 +156,7 @@ def test_a_killed_daemon_leaves_the_device_and_the_next_one_uses_it(
 
     with launcher(directory):
         start(device)
-        device.set(setting(provider, client))
+        device.set(told)
         until(device, lambda: shaken(device))
 
         assert device.link == before
@@ -192,16 +193,11 @@ def test_an_answer_about_an_earlier_setting_is_not_taken_for_this_one(
     device: WireguardGo, provider: Server, directory: Path
 ) -> None:
     """Else the handshake of the server before would prove the one after."""
-    client = Keys()
-    provider.accept(client.public, f"{CLIENT}/32")
-    with launcher(directory):
-        begin(device)
-        device.set(setting(provider, client))
-        until(device, lambda: shaken(device))
+    with connected(device, provider, directory) as (_, told):
         for _ in range(5):
             device.look()
 
-        device.set(setting(provider, client, port=9))
+        device.set(replace(told, target=Target(PROVIDER, 9)))
         until(device, lambda: not device._due)
 
         assert device.peer is None
@@ -214,16 +210,10 @@ def test_an_answer_about_an_earlier_setting_is_not_taken_for_this_one(
 def test_a_server_that_is_heard_elsewhere_is_steered_back(
     device: WireguardGo, provider: Server, directory: Path
 ) -> None:
-    client = Keys()
-    provider.accept(client.public, f"{CLIENT}/32")
-    with launcher(directory):
-        begin(device)
-        told = setting(provider, client)
-        device.set(told)
-        until(device, lambda: shaken(device))
+    with connected(device, provider, directory) as (_, told):
         port = provider.port
         provider.move(port + 1)
-        speak = f"public_key={client.public.hex()}"
+        speak = f"public_key={public_of(told.private.value).hex()}"
         provider.tell("set=1", speak, "persistent_keepalive_interval=1")
 
         def at(wanted: int) -> bool:
