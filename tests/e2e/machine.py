@@ -161,15 +161,17 @@ class Machine:
         """Say whether one attempt gets through."""
         return self.tries(domain, proto, address, port) == "reached"
 
-    def taken_for(self, domain: str, address: str = WEB4) -> str:
-        """Return whom a web server takes a domain for, nothing if not within a second.
+    def taken_for(self, domain: str, address: str = WEB4, within: float = 1.0) -> str:
+        """Return whom a web server takes a domain for, nothing if not soon.
 
-        It is what ``ravelin run DOMAIN -- curl`` tells, without three processes.
+        It is connected ``within`` seconds, and then has a second.  It is what
+        ``ravelin run DOMAIN -- curl`` tells, without three processes.
         """
         try:
             with namespaces.inside(self.net(domain)):
-                opened = socket.create_connection((address, HTTP), timeout=1)
+                opened = socket.create_connection((address, HTTP), timeout=within)
             with opened:
+                opened.settimeout(1)
                 opened.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 page = opened.makefile("rb").read().decode()
         except OSError:

@@ -7,17 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.machine import ECHO, HTTPS, RESOLVER4, WEB4, until
-from tests.e2e.openvpn_room import (
-    IN_TUNNEL,
-    PATIENCE,
-    PORT,
-    PROVIDER,
-    SECRET,
-    SECRET_NAME,
-    Room,
-    kill,
-    room,
-)
+from tests.e2e.openvpn_room import IN_TUNNEL, PORT, Room, room
+from tests.e2e.vpn_room import PATIENCE, PROVIDER, SECRET, SECRET_NAME, kill
 
 pytestmark = pytest.mark.kernel
 

@@ -14,7 +14,7 @@ from controller.lab.openvpn_server import (
 )
 from controller.lab.provider import Provider
 from tests.e2e.machine import Machine, machine, until
-from tests.e2e.openvpn_room import OUTSIDE
+from tests.e2e.vpn_room import OUTSIDE
 from tests.lab.sniffer import EVERY, Sniffer
 
 pytestmark = pytest.mark.kernel

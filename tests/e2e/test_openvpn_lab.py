@@ -5,7 +5,7 @@ import pytest
 
 from controller.lab.provider import Provider
 from tests.e2e.machine import machine, until
-from tests.e2e.openvpn_room import OUTSIDE, PATIENCE
+from tests.e2e.vpn_room import OUTSIDE, PATIENCE
 
 pytestmark = pytest.mark.kernel
 

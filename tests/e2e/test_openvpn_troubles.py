@@ -6,7 +6,8 @@ from ipaddress import IPv4Address
 import pytest
 
 from tests.e2e.machine import RESOLVER4, WEB4, until
-from tests.e2e.openvpn_room import PATIENCE, PORT, PROVIDER, WITH_LOGIN, Room, room
+from tests.e2e.openvpn_room import PORT, WITH_LOGIN, Room, room
+from tests.e2e.vpn_room import PATIENCE, PROVIDER
 from tests.vpn.openvpn_server import PASSWORD, USER, profile
 
 pytestmark = pytest.mark.kernel

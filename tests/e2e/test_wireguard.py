@@ -7,16 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.machine import ECHO, HTTPS, RESOLVER4, WEB4, stilled, until
+from tests.e2e.vpn_room import PATIENCE, PROVIDER, SECRET, SECRET_NAME, impostor, kill
 from tests.e2e.wireguard_room import (
     IN_TUNNEL,
-    PATIENCE,
-    PROVIDER,
-    SECRET,
-    SECRET_NAME,
     Room,
     connected,
-    impostor,
-    kill,
     leaked,
     tunnelled,
 )
@@ -155,7 +150,7 @@ def test_a_deleted_device_is_made_again(vpn: Room) -> None:
 def test_an_impostor_of_the_device_is_removed_and_the_tunnel_works(vpn: Room) -> None:
     """R7: the agent is held still, or it would be there before the impostor."""
     with stilled(vpn.agent()):
-        impostor(vpn)
+        impostor(vpn, "wg0", IN_TUNNEL)
         assert not vpn.flows()
 
     until(vpn.flows, PATIENCE)

@@ -14,17 +14,8 @@ import pytest
 
 from tests.e2e.machine import until
 from tests.e2e.test_wireguard_profiles import echoed
-from tests.e2e.wireguard_room import (
-    IN_TUNNEL,
-    PATIENCE,
-    POLICY,
-    PROVIDER,
-    Room,
-    kill,
-    leaked,
-    room,
-    tunnelled,
-)
+from tests.e2e.vpn_room import PATIENCE, PROVIDER, kill
+from tests.e2e.wireguard_room import IN_TUNNEL, POLICY, Room, leaked, room, tunnelled
 from tests.lab.wireguard import Keys, Server, server
 
 pytestmark = pytest.mark.kernel

@@ -12,14 +12,8 @@ import pytest
 
 from controller import namespaces
 from tests.e2e.machine import ECHO, RESOLVER4, WEB4, WEB6, until
-from tests.e2e.wireguard_room import (
-    IN_TUNNEL,
-    PATIENCE,
-    PROVIDER,
-    SECRET_NAME,
-    Room,
-    room,
-)
+from tests.e2e.vpn_room import PATIENCE, PROVIDER, SECRET_NAME
+from tests.e2e.wireguard_room import IN_TUNNEL, Room, room
 from tests.lab.wireguard import Keys, base64
 
 pytestmark = pytest.mark.kernel

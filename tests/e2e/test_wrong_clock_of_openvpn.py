@@ -12,16 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.e2e.machine import until
-from tests.e2e.openvpn_room import (
-    PATIENCE,
-    PORT,
-    PROVIDER,
-    Room,
-    leaked,
-    room,
-    tunnelled,
-)
+from tests.e2e.openvpn_room import PORT, Room, leaked, room, tunnelled
 from tests.e2e.tried import tried
+from tests.e2e.vpn_room import PATIENCE, PROVIDER
 from tests.lab.wrong_clock import wrong_clock
 from tests.vpn.openvpn_server import OPENVPN
 

@@ -14,8 +14,8 @@ import pytest
 
 from controller.lab.tor_network import TorNetwork
 from tests.e2e.machine import WEB4, Machine, machine, until
-from tests.e2e.openvpn_room import OUTSIDE, PATIENCE
 from tests.e2e.tried import tried
+from tests.e2e.vpn_room import OUTSIDE, PATIENCE
 from tests.lab.sniffer import TCP, Packet, Sniffer
 from tests.lab.wrong_clock import wrong_clock
 from tests.tor.chain import RELAYS

@@ -6,20 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from controller import namespaces
 from tests.e2e import openvpn_room, wireguard_room
 from tests.e2e.machine import Machine, stilled
+from tests.e2e.vpn_room import OTHER_END, PROVIDER
 from tests.lab.ends import MARKER
 from tests.lab.scene import Scene
 from tests.lab.sniffer import Packet, Sniffer
+from tests.vpn.openvpn_server import Server
 
 WEB4, WEB6, ELSEWHERE = "198.51.100.80", "2001:db8:80::80", "192.0.2.66"
-PROVIDER = "192.0.2.1"
 FLOOD = f"""
 import socket, time
-to = [("{WEB4}", 4433), ("9.9.9.9", 53), ("{PROVIDER}", 51820), ("{ELSEWHERE}", 4433)]
+to = [("{WEB4}", 4433), ("9.9.9.9", 53), ("{ELSEWHERE}", 4433)]
+to += [("{PROVIDER}", port) for port in (51820, 1194)]
 four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 while True:
@@ -36,15 +37,7 @@ while True:
 """
 
 
-class Room(Protocol):
-    """A machine whose AppVMs share a tunnel."""
-
-    machine: Machine
-
-    def flows(self) -> bool: ...
-    def agent(self) -> int: ...
-    def daemon(self) -> int: ...
-    def sniffer(self) -> Sniffer: ...
+Room = openvpn_room.Room | wireguard_room.Room
 
 
 @dataclass(frozen=True)
@@ -53,14 +46,18 @@ class Vpn:
 
     ``device`` is the tunnel's in the gateway and ``far`` the one of its server;
     ``own`` is whom the clients are taken for behind it, ``port`` the server's.
+    ``elsewhere`` is how `give_good` is told of another server.
     """
 
+    kind: str
     room: Room
     device: str
     far: str
     own: str
     port: int
+    elsewhere: str
     leaked: Callable[[Sniffer], list[Packet]]
+    tunnelled: Callable[[Sniffer], list[Packet]]
 
     @property
     def machine(self) -> Machine:
@@ -100,27 +97,35 @@ uplink = "lab"
 
 @contextmanager
 def wireguard() -> Iterator[Vpn]:
-    """Have a tunnel of WireGuard."""
-    with wireguard_room.room(wireguard_room.POLICY + EVIL) as made:
-        made.give_good()
-        leaked = wireguard_room.leaked
-        with _up(made):
-            yield Vpn(made, "wg0", "wgs0", wireguard_room.IN_TUNNEL, 51820, leaked)
+    """Have a tunnel of WireGuard; its server listens at both ends."""
+    at = wireguard_room
+    with at.room(at.POLICY + EVIL) as made, _up(made):
+        names = "wireguard", made, "wg0", "wgs0", at.IN_TUNNEL
+        yield Vpn(*names, 51820, OTHER_END, at.leaked, at.tunnelled)
 
 
 @contextmanager
 def openvpn() -> Iterator[Vpn]:
-    """Have a tunnel of OpenVPN."""
-    with openvpn_room.room(openvpn_room.POLICY + EVIL) as made:
-        made.give_good()
-        port, leaked = openvpn_room.PORT, openvpn_room.leaked
-        far, own = f"ovpns{port}", openvpn_room.IN_TUNNEL
-        with _up(made):
-            yield Vpn(made, "ovpn0", far, own, port, leaked)
+    """Have a tunnel of OpenVPN, and another server at the other end."""
+    at, port = openvpn_room, openvpn_room.PORT
+    with at.room(at.POLICY + EVIL) as made:
+        more = ('push "dhcp-option DNS 10.9.0.1"',)
+        inside = ("server 10.9.0.0 255.255.255.0",)
+        place = made.machine.internet.net, OTHER_END, port + 1
+        other = Server(made.pki, *place, more=more, inside=inside)
+        other.start()
+        try:
+            with _up(made):
+                names = "openvpn", made, "ovpn0", f"ovpns{port}", at.IN_TUNNEL
+                elsewhere = f"{OTHER_END} {port + 1} udp"
+                yield Vpn(*names, port, elsewhere, at.leaked, at.tunnelled)
+        finally:
+            other.kill()
 
 
 @contextmanager
-def _up(made: wireguard_room.Room | openvpn_room.Room) -> Iterator[None]:
+def _up(made: Room) -> Iterator[None]:
+    made.give_good()
     made.machine.up()
     made.comes_up()
     # Clients that may do everything leave it all to the layers below.
@@ -162,6 +167,7 @@ def flood(made: Room) -> Iterator[None]:
 def bare(made: Room) -> Iterator[None]:
     """Take away all that protects; the agent stands still, or it would heal."""
     with stilled(made.agent()):
+        before = routes(made)
         tool(made, "nft flush ruleset")
         for version in ("-4", "-6"):
             for line in tool(made, f"ip {version} rule").splitlines():
@@ -169,9 +175,16 @@ def bare(made: Room) -> Iterator[None]:
                 if 0 < priority < 32766:
                     tool(made, f"ip {version} rule delete pref {priority}")
         yield
-        # Routes that were put there go, and the agent gives its own back.
-        tool(made, "ip link set eth0 down")
-        tool(made, "ip link set eth0 up")
+        if routes(made) != before:
+            # What was put there goes, and the agent gives its own back.
+            tool(made, "ip link set eth0 down")
+            tool(made, "ip link set eth0 up")
+
+
+def routes(made: Room) -> str:
+    """Return what a table leads to, and which link-layer addresses are known."""
+    shown = (tool(made, f"ip {words}") for words in ("route", "-6 route"))
+    return "".join(shown) + tool(made, "ip neighbour show nud permanent")
 
 
 @contextmanager

@@ -9,15 +9,8 @@ import pytest
 
 from controller import namespaces
 from tests.e2e.machine import WEB4, until
-from tests.e2e.wireguard_room import (
-    IN_TUNNEL,
-    PATIENCE,
-    PROVIDER,
-    Room,
-    connected,
-    leaked,
-    tunnelled,
-)
+from tests.e2e.vpn_room import PATIENCE, PROVIDER
+from tests.e2e.wireguard_room import IN_TUNNEL, Room, connected, leaked, tunnelled
 from tests.lab.wireguard import base64
 from vpn.wireguard_kernel import MARK
 
