@@ -45,6 +45,7 @@ NEW = 0x100  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW
 NESTED = 0x8000
 ANSWERED = 2 | 4 | 8  # IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED
 LIFE = 600  # seconds
+NINE = struct.pack(">H", 9)  # a port
 SILENT = f"""
 add table ip silent
 add chain ip silent in {{ type filter hook input priority 0; }}
@@ -100,27 +101,28 @@ def flooding(chain: Chain, kind: str, flows: int = FLOWS) -> Iterator[None]:
 def fill(chain: Chain, flows: int) -> None:
     """Put answered flows of ``work`` into the table of its FirewallVM."""
     client, peer = chain.ip("work")[0], chain.ip("sys-firewall")[0]
+    # There are many, which differ in the server and the port.
+    body = struct.pack("=BBH", socket.AF_INET, 0, 0)
+    body += _side(1, client.packed, b"ADDR", b"PT", NINE)
+    body += _side(2, b"ADDR", peer.packed, NINE, b"PT")
+    body += attribute(3, struct.pack(">I", ANSWERED))
+    body += attribute(7, struct.pack(">I", LIFE))
+    assert (body.count(b"ADDR"), body.count(b"PT")) == (2, 2)
+    first = int(IPv4Address("203.0.113.0"))
 
     def flow(number: int) -> Request:
-        server = IPv4Address("203.0.113.0") + number // flood.EACH
-        port = flood.FIRST + number % flood.EACH
-        body = struct.pack("=BBH", socket.AF_INET, 0, 0)
-        body += _side(1, client, server, port, 9) + _side(2, server, peer, 9, port)
-        body += attribute(3, struct.pack(">I", ANSWERED))
-        body += attribute(7, struct.pack(">I", LIFE))
-        return Request("put a flow", NEW, body, CREATE)
+        server = (first + number // flood.EACH).to_bytes(4)
+        port = (flood.FIRST + number % flood.EACH).to_bytes(2)
+        this = body.replace(b"PT", port).replace(b"ADDR", server)
+        return Request("put a flow", NEW, this, CREATE)
 
     with namespaces.inside(chain.net("sys-firewall")), Netlink(NETFILTER) as kernel:
         kernel.do(*map(flow, range(flows)))
 
 
-def _side(
-    kind: int, source: IPv4Address, target: IPv4Address, sport: int, dport: int
-) -> bytes:
-    ip = attribute(1, source.packed) + attribute(2, target.packed)
-    ports = attribute(2, struct.pack(">H", sport)) + attribute(
-        3, struct.pack(">H", dport)
-    )
+def _side(kind: int, source: bytes, target: bytes, sport: bytes, dport: bytes) -> bytes:
+    ip = attribute(1, source) + attribute(2, target)
+    ports = attribute(2, sport) + attribute(3, dport)
     proto = attribute(1, bytes([socket.IPPROTO_UDP])) + ports
     tuples = attribute(1 | NESTED, ip) + attribute(2 | NESTED, proto)
     return attribute(kind | NESTED, tuples)

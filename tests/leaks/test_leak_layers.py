@@ -17,7 +17,7 @@ import pytest
 from controller import namespaces
 from tests.lab import attacks
 from tests.lab.scene import Scene
-from tests.lab.sniffer import EVERY, Sniffer
+from tests.lab.sniffer import EVERY, Packet, Sniffer
 from tests.leaks.chain import GATEWAYS, Chain, Voice, appvm, running
 from tests.leaks.judge import Wires
 from tests.leaks.surgery import Layer, remove, restored
@@ -186,9 +186,11 @@ def test_no_routing_rule_is_for_a_user(orphan: Chain) -> None:
         assert "uidrange" not in orphan.run(domain, "ip", version, "rule")
 
 
-@pytest.mark.parametrize("bare", [False, True], ids=["protected", "control"])
-def test_an_impostor_inherits_nothing(bare: bool) -> None:  # noqa: FBT001
-    """R7 R8 (E24): a device of the uplink's name, and one that looks like a vif."""
+def test_an_impostor_inherits_nothing() -> None:
+    """R7 R8 (E24): a device of the uplink's name, and one that looks like a vif.
+
+    The positive control is the same again without rules and guard.
+    """
     with running(appvm("open"), appvm("other")) as chain:
         scene = chain.scene("open", "other")
         chain.crash()
@@ -207,10 +209,16 @@ def test_an_impostor_inherits_nothing(bare: bool) -> None:  # noqa: FBT001
         chain.run("sys-firewall", "ip", "-batch", "-", feed=make)
         chain.run("thief", "ip", "link", "set", "eth0", "up")
         chain.run("thief", "ip", "link", "set", "vif77.0", "up")
-        if bare:
-            chain.run("sys-firewall", "nft", "flush", "ruleset")
-        with Sniffer(chain.net("thief"), EVERY) as thief:
-            attacks.send(chain.net("open"), "eth0", frames(scene))
-            attacks.send(chain.net("thief"), "vif77.0", frames(scene))
-    got = [p for p in thief.packets if not p.outgoing and p.interface == "eth0"]
-    assert bool([packet for packet in got if packet.marked]) is bare
+        protected = stolen(chain, scene)
+        chain.run("sys-firewall", "nft", "flush", "ruleset")
+        bare = stolen(chain, scene)
+    assert protected == []
+    assert bare
+
+
+def stolen(chain: Chain, scene: Scene) -> list[Packet]:
+    """Return what comes out of the uplink's impostor of all that clients send."""
+    with Sniffer(chain.net("thief"), EVERY) as thief:
+        attacks.send(chain.net("open"), "eth0", frames(scene))
+        attacks.send(chain.net("thief"), "vif77.0", frames(scene))
+    return [p for p in thief.marked if not p.outgoing and p.interface == "eth0"]
