@@ -14,7 +14,8 @@ from tests.bench.figures import Figure
 from tests.bench.recovery import recovery
 from tests.bench.scene import Scene
 from tests.bench.traffic import SINK, forwarding, ip, nft
-from tests.e2e.wireguard_room import OUTSIDE, PROVIDER, Room, room
+from tests.e2e.vpn_room import OUTSIDE, PROVIDER
+from tests.e2e.wireguard_room import Room, room
 from tests.lab.wireguard import Keys, server
 
 PART = "A tunnel of WireGuard"
