@@ -8,6 +8,7 @@ has none either.
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -57,4 +58,6 @@ def become(name: str, directory: Path = BERTHS) -> NoReturn:
 
 
 if __name__ == "__main__":
+    # Told to end while it waits, it says nothing about that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     become(sys.argv[1])

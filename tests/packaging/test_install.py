@@ -72,7 +72,7 @@ def test_the_programs_of_the_units_are_there(installed: Path) -> None:
     said = subprocess.run(words, check=False, capture_output=True, text=True)
     known = set(re.split(r"[ |]", said.stderr))
 
-    for unit in (installed / "lib/systemd/system").iterdir():
+    for unit in (installed / "lib/systemd/system").glob("*.service"):
         start = next(
             line for line in unit.read_text().splitlines() if line.startswith("ExecSta")
         )
@@ -92,10 +92,18 @@ def test_the_users_and_places_of_daemons_are_there(installed: Path) -> None:
         assert text == (ROOT / "packaging" / kind / "ravelin.conf").read_text()
 
 
+def test_what_a_unit_has_besides_is_there(installed: Path) -> None:
+    name = "ravelin-daemon@tor.service.d/stop.conf"
+
+    text = (installed / "lib/systemd/system" / name).read_text()
+
+    assert text == (ROOT / "packaging/systemd" / name).read_text()
+
+
 def test_another_prefix_is_in_the_units_too(tmp_path: Path) -> None:
     make("install", tmp_path, "PREFIX=/usr/local")
 
-    units = list((tmp_path / "usr/local/lib/systemd/system").iterdir())
+    units = list((tmp_path / "usr/local/lib/systemd/system").glob("*.service"))
     assert len(units) == 5
     assert all("-I /usr/local/lib/ravelin " in unit.read_text() for unit in units)
 

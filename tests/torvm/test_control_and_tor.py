@@ -234,6 +234,13 @@ def test_it_can_be_ended(tor: Running) -> None:
     assert tor.process.wait(PATIENCE) == 0
 
 
+def test_the_signal_of_its_unit_ends_it(tor: Running) -> None:
+    """SIGTERM is one that its sandbox blocks, by chance (packaging/systemd)."""
+    tor.process.send_signal(signal.SIGINT)
+
+    assert tor.process.wait(PATIENCE) == 0
+
+
 def test_who_does_not_know_the_secret_is_turned_away(
     tor: Running, tmp_path: Path
 ) -> None:
