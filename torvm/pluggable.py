@@ -97,7 +97,10 @@ def _by_browsers(_: Endpoint, told: Arguments) -> Way:
     if told.get("ampcache") and not told.get("front"):
         # The name it would ask for is made of the broker's, by the program.
         raise PlaceError("ampcache: expected front=HOST with it")
-    return Way((_front(told),), tuple(_stun(told.get("ice", ""))), anyone=True)
+    if "ice" not in told:
+        # The packaged program falls over without, once tor has come to it.
+        raise PlaceError("snowflake: expected ice=stun:HOST:PORT")
+    return Way((_front(told),), tuple(_stun(told["ice"])), anyone=True)
 
 
 def _front(told: Arguments) -> Place:
@@ -112,7 +115,7 @@ def _front(told: Arguments) -> Place:
 
 
 def _stun(untrusted_value: str) -> Iterator[Place]:
-    servers = untrusted_value.split(",") if untrusted_value else []
+    servers = untrusted_value.split(",")
     if len(servers) > MOST_STUN:
         raise PlaceError(f"ice: expected at most {MOST_STUN}")
     for server in servers:

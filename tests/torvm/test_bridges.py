@@ -73,6 +73,7 @@ def test_comments_empty_lines_and_the_word_itself_are_no_matter() -> None:
         "[::ffff:192.0.2.1]:443",
         "[fe80::1%eth0]:443",
         "snowflake 192.0.2.1:443",
+        "snowflake 192.0.2.1:443 url=https://broker.example.net/",
         "snowflake 192.0.2.1:443 url=https://broker.example.net/ ice=turn:a.example",
         "snowflake 192.0.2.1:443 url=https://broker.example.net/ ice=stun:a b",
         "snowflake 192.0.2.1:443 url=https://broker.example.net/ ice=stun:127.0.0.1",
