@@ -91,8 +91,6 @@ class WireguardDriver:
         """Take what came, or is due; return whether the facts may be others."""
         now = self._clock()
         changed = self._device.handle()
-        if self._device.link is None and now >= self._at.make:
-            self._make(now)
         if now >= self._at.wake:
             self._at.wake, changed = math.inf, True
         if found := self._lookup.handle():
@@ -103,7 +101,9 @@ class WireguardDriver:
                 self._fail(found.problem, now)
         if self._probe.handle() and self._attempt:
             self._attempt = self._attempt.answered(now)
-        changed |= self._judge(now)
+        changed |= self._judge(now)  # sees that it is gone, before it is made again
+        if self._device.link is None and now >= self._at.make:
+            self._make(now)
         if now >= self._at.look and self._device.ready:
             self._at.look = now + (LOOK if self._is_proven() else LOOK_IN_HURRY)
             self._device.look()

@@ -13,7 +13,10 @@ DAEMON = 61500
 
 @dataclass
 class FakeDevice:
-    """``launcher``: one waits to be started; ``said``: what the network said."""
+    """``launcher``: one waits to be started; ``said``: what the network said.
+
+    ``at_once``: it needs no daemon, as that of the kernel.
+    """
 
     link: tuple[str, int] | None = None
     ready: bool = False
@@ -28,6 +31,7 @@ class FakeDevice:
     refuses: OSError | None = None
     word: str = "a fake"
     said: int = 0
+    at_once: bool = False
     carrier: Carrier = field(default_factory=lambda: Uid(DAEMON))
 
     def fileno(self) -> int:
@@ -41,7 +45,7 @@ class FakeDevice:
         if self.refuses:
             raise self.refuses
         self.made += 1
-        self.link, self.ready = ("wg0", 10 + self.made), False
+        self.link, self.ready = ("wg0", 10 + self.made), self.at_once
 
     def start(self) -> None:
         if self.launcher and self.link:

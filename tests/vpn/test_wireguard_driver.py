@@ -341,6 +341,21 @@ def test_a_device_that_is_gone_is_made_again_and_told_again() -> None:
     assert len(loop.device.told) > told
 
 
+def test_a_device_that_is_there_again_at_once_is_told_again() -> None:
+    """As the kernel's is, which has no daemon whose end is seen."""
+    loop = Loop(device=FakeDevice(at_once=True))
+    loop.comes_up()
+    told = len(loop.device.told)
+
+    loop.device.link = None
+    loop.run(3)
+    loop.turn()
+
+    assert loop.device.made == 2
+    assert len(loop.device.told) > told
+    assert loop.device.told[-1].target is not None
+
+
 def test_a_device_that_cannot_be_made_is_named_and_tried_again() -> None:
     refusing = FakeDevice(refuses=OSError(1, "not permitted"))
     loop = Loop(device=refusing)
