@@ -131,7 +131,7 @@ class Server:
     inside: tuple[str, ...] = ("server 10.8.0.0 255.255.255.0",)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
-    def start(self) -> None:
+    def start(self, within: float = 20.0) -> None:
         """Start it; when this returns it can be connected to."""
         lines = [
             f"dev ovpns{self.port}",
@@ -167,7 +167,7 @@ class Server:
         config.write_text("\n".join(lines) + "\n")
         argv = [OPENVPN, "--cd", str(self.pki.place), "--config", str(config)]
         self._process = namespaces.spawn(argv, net=self.net, stdout=subprocess.PIPE)
-        self.wait_for(READY)
+        self.wait_for(READY, within)
 
     def wait_for(self, text: str, within: float = 20.0) -> None:
         """Read its log until it says so."""
@@ -197,9 +197,9 @@ def quoted(word: str) -> str:
 
 
 @contextmanager
-def running(server: Server) -> Iterator[Server]:
+def running(server: Server, within: float = 20.0) -> Iterator[Server]:
     """Have the server, and the resolver that it names."""
-    server.start()
+    server.start(within)
     try:
         with resolver(server.net, "in.tunnel", "198.51.100.80"):
             yield server
