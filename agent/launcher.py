@@ -40,7 +40,10 @@ def come(berth: Path) -> socket.socket:
 def become(name: str, directory: Path = BERTHS) -> NoReturn:
     """Become what the agent sends; end with 1 if it goes without a word."""
     connection = come(directory / name)
-    message, files, _, _ = socket.recv_fds(connection, MAX_MESSAGE, MAX_FILES)
+    try:
+        message, files, _, _ = socket.recv_fds(connection, MAX_MESSAGE, MAX_FILES)
+    except ConnectionError:  # it went before it let us in
+        sys.exit(1)
     if not message:
         sys.exit(1)
     told = json.loads(message)

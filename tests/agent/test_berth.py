@@ -63,7 +63,11 @@ def launch(directory: Path) -> Iterator[Launch]:
         argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
         argv += ["--bounding-set=-all", "/usr/bin/python3", "-I", "-c", code]
         made = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(made)
         return made
@@ -172,6 +176,18 @@ def test_an_agent_that_ends_lets_the_launcher_go_and_the_daemon_live(
     until(berth, lambda: berth.waiting)
     berth.close()
     assert waiting.wait(PATIENCE) == 1
+
+
+def test_an_agent_that_ends_before_it_lets_the_launcher_in_is_no_error(
+    berth: Berth, launch: Launch
+) -> None:
+    waiting = launch()
+    assert select.select([berth], [], [], PATIENCE)[0]
+    berth.close()
+
+    assert waiting.wait(PATIENCE) == 1
+    assert waiting.stderr is not None
+    assert waiting.stderr.read() == ""
 
 
 def test_the_user_of_a_daemon_is_named_by_who_starts_it(
