@@ -109,7 +109,6 @@ class Torrc:
         # Asleep, tor looks like an outage to its clients.
         yield "DormantTimeoutEnabled 0"
         yield "DormantCanceledByStartup 1"
-        yield "AvoidDiskWrites 1"
         yield "SafeLogging 1"
         yield "Log warn stderr"
         if not self.countries:

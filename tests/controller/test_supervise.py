@@ -261,9 +261,10 @@ def test_one_failing_agent_leaves_the_others_alone(world: World) -> None:
     ("obeys", "signals"),
     [
         ({signal.SIGTERM}, [signal.SIGTERM]),
-        ({signal.SIGKILL}, [signal.SIGTERM, signal.SIGKILL]),
+        ({signal.SIGINT}, [signal.SIGTERM, signal.SIGINT]),
+        ({signal.SIGKILL}, [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]),
     ],
-    ids=["obedient", "stubborn"],
+    ids=["obedient", "deaf by chance", "stubborn"],
 )
 def test_stopping_asks_and_then_insists(
     world: World,
