@@ -4,7 +4,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from itertools import islice
+from itertools import chain, islice
 from operator import is_
 
 from rules.model import Address
@@ -56,10 +56,8 @@ def growth(old: Ruleset, new: Ruleset) -> int:
     found = 0
     for key in old.keys() | new.keys():
         (head, had), (title, has) = _items(old.get(key)), _items(new.get(key))
-        found += sum(_hash(key, item) for item in has - had)
-        found -= sum(_hash(key, item) for item in had - has)
-        found += sum(_hash(key, item) for item in title - head)
-        found -= sum(_hash(key, item) for item in head - title)
+        found += sum(_hash(key, item) for item in chain(title - head, has - had))
+        found -= sum(_hash(key, item) for item in chain(head - title, had - has))
     return found
 
 

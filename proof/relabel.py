@@ -32,8 +32,7 @@ class _Relabelled(dict[Node, Node]):
         return found
 
     def _leaf(self, item: Leaf) -> Node:
-        new = self._change(item.value)
-        return new if isinstance(new, Leaf | Branch) else self._space.leaf(new)
+        return _diagram(self._space, self._change(item.value))
 
     def _branch(self, item: Branch) -> Node:
         children = [*map(self.__getitem__, item.children)]
@@ -46,6 +45,10 @@ def relabel(space: Space, node: Node, change: _Change, known: _Known = _NONE) ->
     ``known`` has what replaces some leaves, which ``change`` is not asked for.
     """
     return _Relabelled(space, change, known)[node]
+
+
+def _diagram(space: Space, new: Hashable | Node) -> Node:
+    return new if isinstance(new, Leaf | Branch) else space.leaf(new)
 
 
 def placed(
@@ -73,12 +76,12 @@ def continued(space: Space, node: Node, change: _Change) -> Node:
     leaves = _leaves(node)
     nowhere: dict[Node, Node] = dict.fromkeys(leaves, space.false)
     for leaf in leaves:
-        new = change(leaf.value)
+        new = _diagram(space, change(leaf.value))
         if isinstance(new, Branch):
             here = relabel(space, node, change, {**nowhere, leaf: space.true})
             parts.append(space.only(here, new))
-            new = None
-        plain[leaf] = new if isinstance(new, Leaf) else space.leaf(new)
+            new = space.nothing
+        plain[leaf] = new
     parts.append(relabel(space, node, change, plain))
     return space.fold(space.over, parts, space.nothing)
 

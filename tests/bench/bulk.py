@@ -20,6 +20,7 @@ from tests.bench.traffic import (
     firewall,
     forwarding,
     ip,
+    masquerade,
     nft,
     router,
     run,
@@ -36,18 +37,10 @@ table ip bench {
     }
 }
 """
-MASQUERADE = """
-table ip bench {
-    chain out {
-        type nat hook postrouting priority srcnat
-        oifname "eth0" masquerade
-    }
-}
-"""
 ROUTERS = {
     "plain routers": "",
     "routers that track connections": TRACK,
-    "routers that masquerade": MASQUERADE,
+    "routers that masquerade": masquerade("eth0"),
 }
 
 

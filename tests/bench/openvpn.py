@@ -16,21 +16,13 @@ from controller import namespaces
 from tests.bench.bulk import tunnel
 from tests.bench.figures import Figure
 from tests.bench.scene import Scene
-from tests.bench.traffic import SINK, ip, nft, router
+from tests.bench.traffic import SINK, ip, masquerade, nft, router
 from tests.vpn.openvpn_room import DAEMON, SERVER, Room, room
 from tests.vpn.openvpn_server import OPENVPN, READY, Pki, Server, profile, running
 
 PART = "A tunnel of OpenVPN"
 PLAIN = "203.0.113.4"  # the plain gateway
 DNS = ('push "dhcp-option DNS 10.8.0.1"',)
-MASQUERADE = """
-table ip bench {
-    chain out {
-        type nat hook postrouting priority srcnat
-        oifname "tun0" masquerade
-    }
-}
-"""
 
 
 def openvpn(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
@@ -75,7 +67,7 @@ def without(scene: Scene, place: Room, pki: Pki) -> Iterator[Path]:
     ip(outside, "link set wan2 up", f"route add {PLAIN} dev wan2")
     ip(net, f"address add {PLAIN}/32 dev eth0", "link set eth0 up")
     ip(net, f"route add {SERVER} dev eth0")
-    nft(net, MASQUERADE)
+    nft(net, masquerade("tun0"))
     config = pki.place / "plain.conf"
     more = f"nobind\nroute {SINK}\nremote-cert-tls server\ndisable-dco\nverb 3"
     config.write_text(profile(pki, f"{SERVER} 1194", cert="plain", more=more))

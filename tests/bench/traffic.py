@@ -101,6 +101,18 @@ def nft(net: Path, script: str) -> None:
         subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
 
 
+def masquerade(interface: str) -> str:
+    """Return rules that do nothing but masquerade what leaves by an interface."""
+    return f"""
+table ip bench {{
+    chain out {{
+        type nat hook postrouting priority srcnat
+        oifname "{interface}" masquerade
+    }}
+}}
+"""
+
+
 def ip(net: Path, *lines: str) -> None:
     """Run lines of ip(8) in a namespace."""
     batch = "".join(f"{line}\n" for line in lines)

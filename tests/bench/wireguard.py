@@ -13,7 +13,7 @@ from tests.bench.bulk import tunnel
 from tests.bench.figures import Figure
 from tests.bench.recovery import recovery
 from tests.bench.scene import Scene
-from tests.bench.traffic import SINK, forwarding, ip, nft
+from tests.bench.traffic import SINK, forwarding, ip, masquerade, nft
 from tests.e2e.vpn_room import OUTSIDE, PROVIDER
 from tests.e2e.wireguard_room import Room, room
 from tests.lab.wireguard import Keys, server
@@ -31,14 +31,6 @@ netvm = "sys-net"
 """
 OTHER = "10.64.0.3"  # the plain gateway in its tunnel
 FAR, NEAR = "10.99.0.2", "10.99.0.1"  # its client, and itself towards it
-MASQUERADE = """
-table ip bench {
-    chain out {
-        type nat hook postrouting priority srcnat
-        oifname "wgp0" masquerade
-    }
-}
-"""
 
 
 def wireguard(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
@@ -77,5 +69,5 @@ def without(scene: Scene, place: Room) -> Iterator[Path]:
         ip(far, f"address add {FAR}/30 dev eth0", "link set eth0 up")
         ip(far, f"route add default via {NEAR}")
         forwarding(net)
-        nft(net, MASQUERADE)
+        nft(net, masquerade("wgp0"))
         yield far
