@@ -221,12 +221,13 @@ def test_a_client_cannot_choose_its_port_in_the_tunnel(
     ports = seen_ports(seen)
 
     assert len(ports) == len(chosen)
+    # Of 65536 ports a few may be the client's own by chance, and without the guard a
+    # few may be taken by flows that were translated when it was there.
+    assert len(set(ports)) > 40
     if guarded:
-        # Of 65536 ports a few may be the client's own by chance.
         assert sum(port in chosen for port in ports) < 5
-        assert len(set(ports)) > 40
     else:
-        assert ports == list(chosen)
+        assert sum(port in chosen for port in ports) > 40
 
 
 @GUARDED
