@@ -201,14 +201,14 @@ limit rate 100/second accept comment "{PING.name}"
         add rule {t} input iif . {ip} saddr @sources goto refuse
         add rule {t} output oif "lo" accept
         {w.link_local_output}
+        add rule {t} output oif @up ct state related {w.icmp} type {{ {w.errors} }} \
+accept comment "errors to the uplink"
+        add rule {t} output oif vmap @own
         add rule {t} output oif . {ip} daddr @behind ct direction reply \
 ct state established accept comment "{PING.name}"
         add rule {t} output oif . {ip} daddr @behind {w.icmp} type {{ {w.errors} }} \
 accept comment "errors to clients"
         {w.told}
-        add rule {t} output oif @up ct state related {w.icmp} type {{ {w.errors} }} \
-accept comment "errors to the uplink"
-        add rule {t} output oif vmap @own
         add rule {t} own-traffic accept comment "{OWN_TRAFFIC.name}"
         add rule {t} own-names {ip} daddr @resolvers meta l4proto {{ tcp, udp }} \
 th dport 53 accept comment "{OWN_NAMES.name}"
