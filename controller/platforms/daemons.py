@@ -27,6 +27,9 @@ from controller.platforms.processes import Agent, open_log
 from controller.ports import AgentStart, DaemonStart
 from controller.view import View
 
+ROOT = Path(__file__).resolve().parents[2]  # has __main__.py
+# Inside; for what is somebody's own home, as /root of Debian, nobody else may enter.
+CODE = Path("/run/ravelin/code")
 STATE = Path("/run/ravelin/state")  # inside
 SECRETS = Path("/run/ravelin/secrets")  # inside
 ENVIRONMENT = {
@@ -59,6 +62,7 @@ class Daemons:
         """Start the launcher of a daemon: no rights, a user and a view of its own."""
         place = self.runtime / "daemon" / start.domain / start.name
         let_in = {
+            CODE: ROOT,
             BERTHS: self._berth(start.domain),
             MEETINGS / start.name: place,
             STATE: self._state(start),

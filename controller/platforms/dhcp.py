@@ -13,7 +13,8 @@ from pathlib import Path
 from controller import namespaces
 from controller.confine import Confinement, launch, rights_of_a_dhcp_client
 from controller.launches import UIDS
-from controller.platforms.netns import RESOLV, RESOLV_CONF, ROOT, Netns
+from controller.platforms.daemons import CODE, ROOT
+from controller.platforms.netns import RESOLV, RESOLV_CONF, Netns
 from controller.platforms.processes import open_log, trim
 from controller.view import View
 
@@ -52,7 +53,7 @@ class Dhcp:
         program = _client()
         if not program:
             return (NONE.format(name),)
-        event = str(ROOT / "bin" / "dhcp-event")
+        event = str(CODE / "bin" / "dhcp-event")
         argv = (*program, *OPTIONS, f"--interface={name}", f"--script={event}")
         net = self._platform.net(domain)
         log = self._platform.log(f"{domain}.dhcp")
@@ -62,7 +63,8 @@ class Dhcp:
         resolv = self._platform.resolv(domain)
         resolv.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.chown(resolv, UID, UID)
-        view = View(domain, let_in={RESOLV: resolv}, resolv_conf=RESOLV_CONF)
+        let_in = {RESOLV: resolv, CODE: ROOT}
+        view = View(domain, let_in=let_in, resolv_conf=RESOLV_CONF)
         confinement = Confinement(net, view, rights_of_a_dhcp_client(UID))
         with open_log(log) as output:
             pid = launch(confinement, argv, env={"PATH": PROGRAMS}, output=output)

@@ -31,14 +31,13 @@ from controller.confine import (
 )
 from controller.platforms import client_side, users
 from controller.platforms.client_side import ETH0
-from controller.platforms.daemons import SECRETS, Daemons, environment
+from controller.platforms.daemons import CODE, ROOT, SECRETS, Daemons, environment
 from controller.platforms.processes import Agent, open_log
 from controller.ports import VIF_MAC, AgentStart, Command, DaemonStart, Link
 from controller.supervise import WATCHDOG
 from controller.view import Secrets, View, session
 
 RUNTIME = Path("/run/ravelin")
-ROOT = Path(__file__).parents[2]  # has __main__.py
 PYTHON = "/usr/bin/python3"
 
 NOTIFY = Path("/run/ravelin/notify")  # inside
@@ -146,6 +145,7 @@ class Netns:
         with suppress(FileExistsError), (resolv / "resolv.conf").open("x") as file:
             file.write(lines)
         inside = {Path(SOCKET).resolve(): start.qubesdb, NOTIFY: path, RESOLV: resolv}
+        inside[CODE] = ROOT
         secrets = {SECRETS: Secrets(start.uid, start.secrets)} if start.secrets else {}
         view = View(
             start.domain,
@@ -157,7 +157,7 @@ class Netns:
         )
         rights = rights_of_an_agent(start.uid)
         confinement = Confinement(self.net(start.domain), view, rights)
-        argv = (PYTHON, "-I", str(ROOT), start.personality)
+        argv = (PYTHON, "-I", str(CODE), start.personality)
         with ExitStack() as on_failure:
             notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             on_failure.enter_context(notify)
@@ -171,7 +171,7 @@ class Netns:
 
     def spawn_daemon(self, start: DaemonStart) -> Agent:
         """Start the launcher of a daemon beside the agent of its domain."""
-        argv = [PYTHON, "-I", str(ROOT), "launcher", start.name]
+        argv = [PYTHON, "-I", str(CODE), "launcher", start.name]
         log = self.log(f"{start.domain}.{start.name}")
         return self._daemons.spawn(start, self.net(start.domain), log, argv)
 

@@ -21,7 +21,8 @@ import pytest
 from agent.qubesdb import SOCKET
 from controller import namespaces
 from controller.confine import Confinement, launch, rights_of_an_agent
-from controller.platforms.netns import ENVIRONMENT, PYTHON, ROOT
+from controller.platforms.daemons import CODE, ROOT
+from controller.platforms.netns import ENVIRONMENT, PYTHON
 from controller.qubesdb_server import QubesDbServer
 from controller.qubesdb_store import Store
 from controller.view import View
@@ -65,10 +66,11 @@ class Gateway:
 
     def start(self) -> None:
         """Start the agent; return when it has done what its QubesDB says."""
-        view = View("fw", let_in={Path(SOCKET).resolve().parent: self.directory})
+        let_in = {Path(SOCKET).resolve().parent: self.directory, CODE: ROOT}
+        view = View("fw", let_in=let_in)
         confinement = Confinement(self.fw, view, rights_of_an_agent(UID))
         log = os.open(self.directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)
-        argv = (PYTHON, "-I", str(ROOT), "firewallvm")
+        argv = (PYTHON, "-I", str(CODE), "firewallvm")
         env = {k: v for k, v in ENVIRONMENT.items() if "USEC" not in k}
         self.pid = launch(confinement, argv, env=env, output=log)
         os.close(log)
