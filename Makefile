@@ -30,11 +30,11 @@ contracts:
 	$(BIN)/lint-imports
 
 suite:
-	tools/reachable $(BIN)/pytest -q --timeout 600
+	tools/reachable $(BIN)/python -m pytest -q --timeout 600
 
 # The machine of the prover against the kernel, for some 20 minutes, elsewhere each time.
 fuzz: setup
-	FUZZ=20 FUZZ_SEED=$$(date +%s) tools/reachable $(BIN)/pytest -q tests/kernel/test_proof_machine_fuzz.py
+	FUZZ=20 FUZZ_SEED=$$(date +%s) tools/reachable $(BIN)/python -m pytest -q tests/kernel/test_proof_machine_fuzz.py
 
 bench: setup
 	tools/reachable $(BIN)/python -m tests.bench
