@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.platforms import netns
+from controller.platforms import daemons, netns
 from controller.platforms.daemons import Daemons
 from controller.platforms.netns import Netns
 from controller.platforms.processes import Agent
@@ -61,13 +61,12 @@ else:
 
 @pytest.fixture
 def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Netns]:
-    for each in (tmp_path, *tmp_path.parents):
-        if each.is_relative_to(tmp_path.parents[1]):
-            each.chmod(0o755)
+    tmp_path.chmod(0o700)  # as a home, which nobody else may enter
     root = tmp_path / "program"
     root.mkdir()
     (root / "__main__.py").write_text(PROGRAM)
-    monkeypatch.setattr(netns, "ROOT", root)
+    for each in (netns, daemons):
+        monkeypatch.setattr(each, "ROOT", root)
     (tmp_path / "run").mkdir(mode=0o700)
     made = Netns(tmp_path / "run", tmp_path / "state")
     made.start("sys-tor")
