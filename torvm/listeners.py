@@ -48,11 +48,13 @@ class Listener:
 class Ports:
     """The port of each client; TCP port + 1 is its SOCKS one.
 
-    A port that was given is not given again before all of them were.
+    A port that was given is not given again before all of them were, and one of
+    ``others`` never: somebody's circuits are behind it.
     """
 
     held: Mapping[Client, int] = field(default_factory=dict)
     following: int = FIRST
+    others: frozenset[int] = frozenset()
 
     def follow(self, clients: Iterable[Client]) -> "Ports":
         """Give ports to clients that are new, take those of clients that left."""
@@ -71,16 +73,22 @@ class Ports:
 
     def beyond(self, ports: Iterable[int]) -> "Ports":
         """Go on after these, which an agent before this one may have given."""
-        ours = (port for port in ports if FIRST <= port <= LAST)
-        return replace(self, following=max((p + 2 for p in ours), default=FIRST))
+        ours = frozenset(_first_of(p) for p in ports if FIRST <= p <= LAST)
+        following = max((port + 2 for port in ours), default=FIRST)
+        return replace(self, following=following, others=ours)
+
+
+def _first_of(port: int) -> int:
+    """Return the first of the two ports of a client."""
+    return port - (port - FIRST) % 2
 
 
 def _given(ports: Ports, client: Client) -> Ports:
-    taken = frozenset(ports.held.values())
+    taken = ports.others.union(ports.held.values())
     port = ports.following
     while port in taken or port >= LAST:
         port = port + 2 if port + 2 < LAST else FIRST
-    return Ports({**ports.held, client: port}, port + 2)
+    return replace(ports, held={**ports.held, client: port}, following=port + 2)
 
 
 def listeners(port: int, client: Client, here: Iterable[Address]) -> Iterator[Listener]:

@@ -128,6 +128,26 @@ def test_of_a_tor_that_was_there_before_no_port_is_used_again() -> None:
     assert settled(found).redirects == {2: Redirect(FIRST + 4, FIRST + 4)}
 
 
+@given(
+    st.sets(st.integers(FIRST, LAST), max_size=6),
+    st.lists(st.booleans(), max_size=12),
+)
+def test_what_another_agent_gave_is_not_given_by_this_one_when_ports_begin_again(
+    old: set[int], moves: list[bool]
+) -> None:
+    """They may be somebody else's, whose circuits a client would get with them."""
+    last = frozenset({*old, LAST - 1, FIRST, FIRST + 3})
+    places = frozenset(Listener(Kind.TRANS, HERE4, port) for port in last)
+    doors = follow(Doors(), ONE, TWO).begin(places)
+    for first in moves:
+        doors = doors.move(ONE if first else TWO)
+    given_out = {p + more for p in doors.ports.held.values() for more in (0, 1)}
+
+    # Both ports of both clients, none of which is another's.
+    assert len(given_out) == 4
+    assert not given_out & last
+
+
 def test_a_move_of_nobody_is_an_error() -> None:
     with pytest.raises(KeyError):
         Ports().move(ONE)
