@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path as FilePath
 from typing import TypeVar
 
-from controller import assertions, values
+from controller import assertions, profiles, values
 from controller.addresses import number_names
 from controller.assertions import Assertion
 from controller.domains import (
@@ -69,7 +69,8 @@ def read(text: str, *, file: str, qids: Mapping[str, int], now: int) -> Domains:
             file, [(line_of(text, path), what) for path, what in mistakes]
         )
     try:
-        return Domains(found)
+        domains = Domains(found)
+        profiles.check(domains)
     except DomainsError as error:
         places: list[tuple[int, str]] = []
         for problem in error.problems:
@@ -77,6 +78,7 @@ def read(text: str, *, file: str, qids: Mapping[str, int], now: int) -> Domains:
             line = line_of(text, ("domains", problem.domain, *key))
             places.append((line, f"{problem.domain}: {problem.text}"))
         raise PolicyError(file, places) from None
+    return domains
 
 
 def asserted(text: str) -> tuple[Assertion, ...]:
