@@ -44,6 +44,7 @@ VIRTUAL_DNS = tuple(str(address) for address in (*DNS4, *DNS6))
 
 ETC = Path("/run/ravelin-etc")
 TUN = Path("/dev/net/tun")  # Documentation/networking/tuntap.rst
+MOST_SECRET = 1 << 21  # bytes of a file; who reads it refuses less than that
 # Modules of nsswitch.conf(5) that ask a daemon outside, or the network.
 OUTSIDE = ("resolve", "mdns*", "mymachines", "myhostname", "libvirt*", "wins")
 # What a program needs of /run/user/UID for windows and sound.  Left out are the
@@ -190,7 +191,20 @@ def _let_in(inside: Path, descriptor: int) -> None:
 
 
 def _read(secrets: Secrets) -> Mapping[str, bytes]:
-    return {name: path.read_bytes() for name, path in secrets.files.items()}
+    return {name: _secret(path) for name, path in secrets.files.items()}
+
+
+def _secret(path: Path) -> bytes:
+    """Return what is in a file, of which much time has passed since it was judged.
+
+    Whatever is there now is not waited for, as a FIFO would be.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise OSError(errno.EPERM, "expected a file of mode 0600", str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(MOST_SECRET)
 
 
 def _keep(directory: Path, owner: int, files: Mapping[str, bytes]) -> None:

@@ -4,6 +4,7 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from controller.confine import (
     rights_of_an_agent,
     wait,
 )
-from controller.view import VIRTUAL_DNS, View
+from controller.view import VIRTUAL_DNS, Secrets, View
 from tests.controller.own_machine import own_machine
 
 pytestmark = pytest.mark.kernel
@@ -95,6 +96,41 @@ def listen(path: str) -> socket.socket:
 
 def outside(*argv: str) -> int:
     return os.spawnve(os.P_WAIT, argv[0], argv, BIN)
+
+
+def test_a_program_has_the_secrets_it_is_given(net: Path, tmp_path: Path) -> None:
+    """In memory of its own, which is the control of the next test."""
+    file = tmp_path / "auth"
+    file.touch(mode=0o600)
+    file.write_text("hunter2")
+    secrets = {Path("/run/secrets"): Secrets(0, {"auth": file})}
+
+    assert said(confined(net, secrets=secrets), "/bin/cat", "/run/secrets/auth") == (
+        "hunter2"
+    )
+
+
+@pytest.mark.parametrize("how", ["fifo", "directory", "device", "readable", "link"])
+def test_a_secret_that_became_something_else_is_neither_read_nor_waited_for(
+    net: Path, tmp_path: Path, how: str
+) -> None:
+    """The policy file was read long ago, and who starts an agent again must go on."""
+    file = tmp_path / "auth"
+    match how:
+        case "fifo":
+            os.mkfifo(file, 0o600)
+        case "directory":
+            file.mkdir(mode=0o700)
+        case "device":
+            os.mknod(file, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+        case "readable":
+            file.write_text("hunter2")
+            file.chmod(0o644)
+        case _:
+            file.symlink_to("/etc/passwd")
+    secrets = {Path("/run/secrets"): Secrets(0, {"auth": file})}
+    with pytest.raises(ConfineError, match="expected a file of mode 0600"):
+        code(confined(net, secrets=secrets), "/bin/true")
 
 
 @pytest.mark.parametrize("path", DAEMONS)
