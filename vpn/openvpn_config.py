@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from vpn.endpoints import UDP
 from vpn.openvpn_profile import Profile
 from vpn.openvpn_words import quoted
+from vpn.openvpn_words import written as line_of
 
 # What OpenVPN takes for a server's identity besides the authority's signature.
 _IDENTITY = {
@@ -33,7 +34,7 @@ def written(profile: Profile, device: str, socket: str) -> bytes:
     """
     protocols = dict.fromkeys(each.proto for each in profile.endpoints)
     words = [
-        *(" ".join([o[0], *map(quoted, o[1:])]) for o in profile.options),
+        *map(line_of, profile.options),
         *(
             # The address is put in its place when it asks (>REMOTE).
             f"remote 127.0.0.1 1 {'udp' if each == UDP else 'tcp-client'}"

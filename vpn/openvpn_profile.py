@@ -16,7 +16,7 @@ from vpn.openvpn_login import Login, login_of
 from vpn.openvpn_options import BLOCKS, OURS, SERVERS, USED, unknown
 from vpn.openvpn_pem import normal
 from vpn.openvpn_servers import Servers
-from vpn.openvpn_words import Line, ProfileError, lines
+from vpn.openvpn_words import Line, ProfileError, lines, written
 
 _INLINE = "[inline]"  # stands for the file name, before a block of the same name
 
@@ -88,6 +88,10 @@ def _used(profile: Profile, line: Line) -> Profile:
     if problem := USED[line.name].problem(line.arguments):
         raise ValueError(f"{line.name}: {problem}")
     option = (line.name, *line.arguments)
+    try:
+        written(option)  # so that what is wrong is said here, with its line
+    except ValueError as error:
+        raise ValueError(f"{line.name}: {error}") from None
     return replace(profile, options=(*profile.options, option))
 
 

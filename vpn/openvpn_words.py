@@ -8,7 +8,7 @@ like something else here.  Pure.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rules.model import shown
@@ -102,6 +102,14 @@ def quoted(word: str) -> str:
         raise ValueError("expected at most 255 printable characters")
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def written(words: Sequence[str]) -> str:
+    """Return the line of an option and its arguments, or raise `ValueError`."""
+    line = " ".join([words[0], *map(quoted, words[1:])])
+    if len(line.encode()) > LONGEST:
+        raise ValueError(f"expected at most {LONGEST} bytes, written with quotes")
+    return line
 
 
 def _text(untrusted_file: bytes) -> str:

@@ -256,10 +256,33 @@ def test_another_file_is_no_login_and_is_not_shown(text: bytes) -> None:
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("pull-filter ignore a\u200bb", "printable characters"),
+        ("verify-x509-name \u2028x name", "printable characters"),
+        (f"verify-x509-name '{chr(92) * 220}' name", "at most 255 bytes"),
+        (f"remote-cert-eku {'x' * 239}", "at most 255 bytes"),
+    ],
+    ids=["unseen", "a line of Unicode", "longer with escapes", "longer with quotes"],
+)
+def test_what_cannot_be_written_for_the_daemon_is_refused_by_its_line(
+    line: str, answer: str
+) -> None:
+    """Else it would be found when the daemon is started, again and again."""
+    with pytest.raises(ProfileError, match=answer) as refusal:
+        with_lines(line)
+
+    assert str(refusal.value).startswith(
+        f"config:{FIRST_AFTER}: {line.split(maxsplit=1)[0]}"
+    )
+
+
 WORDS = st.sampled_from(
     (
         *("up", "--up", "remote", "ca", "<ca>", "</ca>", "[inline]", "setenv", "opt"),
         *("dev", "tun", "a.example", "443", "udp", '"', "'", "\\", "\n", " ", "#"),
+        *("pull-filter", "ignore", "verify-x509-name", "\u200b", "\u2028"),
         *("key", "\r\n", "<connection>", "</connection>", "cipher", "AES-256-GCM"),
         *(CERTIFICATE, KEY),
     )
