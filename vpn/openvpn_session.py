@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 COUNT_EVERY = 10  # seconds between two counts of bytes
 SILENT = 6  # counts in a row with something sent and nothing received
 
+AUTH = "Auth"  # what the server's login is called; no other has our words
 NO_BYTES = Bytes(0, 0)
 
 _CIPHER = re.compile(r"Data Channel: cipher '([A-Za-z0-9-]{1,40})'")
@@ -150,6 +151,8 @@ class Session:
             self.trouble = Trouble("the server asks a question of a person", 11)
         elif not need.login:
             self.trouble = Trouble("<key> has a passphrase, expected one without", 11)
+        elif need.what != AUTH:
+            self.trouble = Trouble(f"openvpn asks for {shown(need.what)}", 11)
         elif self.login is None:
             self.trouble = Trouble(
                 'the server wants a login, expected auth = "FILE" in the policy', 11

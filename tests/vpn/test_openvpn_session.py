@@ -104,10 +104,14 @@ def test_a_login_is_said_when_it_is_asked_for() -> None:
         (Need("Auth", login=True), "the server wants a login"),
         (Need("Auth", login=True, challenge=True), "a question of a person"),
         (Need("Private Key", login=False), "<key> has a passphrase"),
+        (Need("HTTP Proxy", login=True), "openvpn asks for 'HTTP Proxy'"),
+        (Need("A\x1b" * 300, login=True), "openvpn asks for 'A\\x1bA"),
     ],
+    ids=["nothing given", "challenge", "passphrase", "for another", "nonsense"],
 )
 def test_what_nobody_can_answer_is_hopeless(need: Need, text: str) -> None:
-    session = begun()
+    """And to a login for anything but the server ours is not said."""
+    session = begun(None if need.what == "Auth" else Login("a", "b"))
     assert told(session, need) == [Outcome.HOPELESS]
     assert said(session) == []
     assert text in session.trouble.text
