@@ -111,6 +111,7 @@ class WireguardKernel:
 def is_there() -> bool:
     """Whether the kernel has WireGuard, or loads it when it is asked to."""
     try:
+        tun.remove(TRIED)  # of an agent that was killed just here
         with Netlink(ROUTE) as kernel:
             kernel.do(add_wireguard(TRIED))
     except NetlinkError:

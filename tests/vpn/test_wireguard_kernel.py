@@ -10,7 +10,9 @@ import errno
 import os
 import struct
 from contextlib import closing
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import Self
 
 import pytest
 from pyroute2.netlink.generic.wireguard import wgmsg
@@ -21,7 +23,7 @@ from vpn import wireguard_go, wireguard_kernel, wireguard_start
 from vpn.endpoints import Endpoint, Target
 from vpn.wireguard_device import PeerState, Setting
 from vpn.wireguard_go import WireguardGo
-from vpn.wireguard_kernel import MARK, WireguardKernel
+from vpn.wireguard_kernel import MARK, TRIED, WireguardKernel
 from vpn.wireguard_netlink import (
     CHUNK,
     GENERIC,
@@ -152,6 +154,37 @@ def test_a_kernel_with_or_without_wireguard_is_told_apart() -> None:
             kernel.do(add_wireguard("wg7"))
     assert no_family.value.errno == errno.ENOENT
     assert no_device.value.errno == errno.EOPNOTSUPP
+
+
+@dataclass
+class Kernel:
+    """One that has WireGuard; ``there`` are its devices."""
+
+    there: set[str]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def do(self, request: Request) -> None:
+        name = request.what.split()[-1]
+        if name in self.there:
+            raise NetlinkError(errno.EEXIST, request.what)
+        self.there.add(name)
+
+
+@pytest.mark.parametrize("there", [set(), {TRIED}], ids=["first", "after a kill"])
+def test_what_an_agent_left_that_was_killed_does_not_hide_wireguard(
+    monkeypatch: pytest.MonkeyPatch, there: set[str]
+) -> None:
+    """The device that only tries would be in the way of the next try for ever."""
+    kernel = Kernel(there)
+    monkeypatch.setattr(wireguard_kernel, "Netlink", lambda _: kernel)
+    monkeypatch.setattr(wireguard_kernel.tun, "remove", kernel.there.discard)
+
+    assert wireguard_kernel.is_there()
+    assert kernel.there == set()
 
 
 @pytest.mark.kernel
