@@ -108,11 +108,15 @@ class WireguardGo:
             talk = socket.socket(socket.AF_UNIX)
             talk.connect(str(path))
             path.unlink()
-            self._berth.start(
-                [PYTHON, "-I", WRAPPER, str(PROGRAM), "-f", self._name],
-                (self._tun.file, listening.fileno()),
-                {"WG_TUN_FD": "3", "WG_UAPI_FD": "4", "LOG_LEVEL": "error"},
-            )
+            try:
+                self._berth.start(
+                    [PYTHON, "-I", WRAPPER, str(PROGRAM), "-f", self._name],
+                    (self._tun.file, listening.fileno()),
+                    {"WG_TUN_FD": "3", "WG_UAPI_FD": "4", "LOG_LEVEL": "error"},
+                )
+            except ConnectionError:  # who went meanwhile comes again
+                talk.close()
+                return
         self._talk = Conversation(talk)
         self._ready.register(self._talk, select.EPOLLIN)
 

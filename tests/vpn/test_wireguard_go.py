@@ -163,6 +163,23 @@ def test_a_killed_daemon_leaves_the_device_and_the_next_one_uses_it(
         assert goes_through()
 
 
+def test_a_launcher_that_went_meanwhile_is_not_missed(
+    device: WireguardGo, directory: Path
+) -> None:
+    """Another one comes; the agent does not fall with the first."""
+    with launcher(directory) as gone:
+        device.make()
+        use("wg0")
+        until(device, lambda: device._berth.waiting)
+        gone.kill()
+        gone.wait()
+        device.start()
+        assert not device.ready
+
+    with launcher(directory):
+        start(device)
+
+
 def test_without_its_device_the_daemon_ends(
     device: WireguardGo, directory: Path
 ) -> None:
