@@ -172,7 +172,7 @@ class WireguardDriver:
             self._lookup.prepare(question, self._rotation.patience())
         elif target := self._rotation.target():
             written = not isinstance(self._rotation.endpoint.host, str)
-            if reason := why_not(target, self._around, written=written):
+            if reason := why_not(self._profile, target, self._around, written=written):
                 self._fail(f"{where(target)}: {reason}", now)
                 return True
             self._attempt = attempt_at(self._profile, self._rotation, target)

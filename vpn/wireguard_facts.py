@@ -67,8 +67,13 @@ def clash(profile: Profile, around: Surroundings) -> str:
     return ""
 
 
-def why_not(target: Target, around: Surroundings, *, written: bool) -> str:
+def why_not(
+    profile: Profile, target: Target, around: Surroundings, *, written: bool
+) -> str:
     """Say why a server cannot be at ``target``, if so."""
+    own = (interface.ip for interface in profile.addresses)
+    if target.address in {*own, *profile.dns}:
+        return f"{target.address} is an Address or DNS of the profile, in the tunnel"
     version = family(target.address)
     if version not in around.families:
         missing = "IPv4" if version is Family.IPV4 else "IPv6"

@@ -527,6 +527,17 @@ def test_addresses_that_are_taken_here_are_an_error(line: str, reason: str) -> N
     assert loop.seen.carried == frozenset()
 
 
+@pytest.mark.parametrize("line", ["Address = 203.0.113.1", "DNS = 203.0.113.1"])
+def test_a_server_that_the_profile_puts_into_its_own_tunnel_is_named(line: str) -> None:
+    """What goes to it would be routed into the tunnel, and only be silence."""
+    loop = Loop(ONE.replace("[Peer]", f"{line}\n[Peer]", 1))
+    loop.turn()
+
+    assert "203.0.113.1 is an Address or DNS of the profile" in loop.driver.trouble()
+    assert loop.seen.carried == frozenset()
+    assert loop.device.told == []
+
+
 def test_a_profile_without_keepalive_gets_one() -> None:
     """Without, nothing would make the first handshake, nor keep the way open."""
     loop = Loop()
