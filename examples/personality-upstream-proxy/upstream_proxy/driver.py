@@ -128,7 +128,7 @@ class UpstreamProxy:
             return
         if not self._berth.waiting or self._clock() < self._again:
             return
-        self._again = self._clock() + min(2.0**self._starts, LONGEST)
+        self._again = self._clock() + min(2.0 ** min(self._starts, 5), LONGEST)
         self._starts += 1
         self._forget()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

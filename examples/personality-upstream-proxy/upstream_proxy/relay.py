@@ -72,8 +72,8 @@ class Relay:
         if self.flows[client] < FLOWS:
             self.flows[client] += 1
             try:
-                target = self._meant(_original(writer.get_extra_info("socket")))
-                with suppress(OSError):
+                with suppress(OSError):  # also if it is cut before that is known
+                    target = self._meant(_original(writer.get_extra_info("socket")))
                     await _join(ends, await self.dial(target))
             finally:
                 self.flows[client] -= 1
