@@ -2,23 +2,27 @@
 """The OpenVPN daemon: started, heard, told, and left."""
 
 import logging
+import math
 import os
 import select
+import time
 from collections.abc import Callable
 
 from agent.berth import Berth
-from vpn import openvpn_config, tun
+from agent.timer import Timer
+from vpn import openvpn_config, openvpn_management, tun
 from vpn.endpoints import Target
 from vpn.openvpn_door import Door
 from vpn.openvpn_management import Decoder, ManagementError
 from vpn.openvpn_profile import Profile
 from vpn.openvpn_session import Outcome, Session
-from vpn.openvpn_trouble import NOTHING, Trouble, worse
+from vpn.openvpn_trouble import HANGS, NOTHING, Trouble, worse
 
 log = logging.getLogger(__name__)
 
 OPENVPN = "/usr/sbin/openvpn"
 DEVICE = "ovpn0"
+QUIET = 30.0  # seconds without a word until it is asked for one, and again until left
 
 
 class Daemon:
@@ -33,11 +37,12 @@ class Daemon:
         self._profile = profile
         self._decoder = Decoder()
         self._came = False
+        self._quiet, self._due, self._called = Timer(), math.inf, False
         self._last: Trouble = NOTHING
         self.session: Session | None = None
         self.device: tun.Tun | None = None
         self._ready = select.epoll()
-        for each in (berth, door):
+        for each in (berth, door, self._quiet):
             self._ready.register(each.fileno(), select.EPOLLIN)
 
     def fileno(self) -> int:
@@ -83,10 +88,15 @@ class Daemon:
     def handle(self) -> list[Outcome]:
         """Take what happened; return what it settled, in order."""
         self._berth.handle()
-        self._came |= self._door.handle()
+        if self._door.handle():
+            self._came = True
+            self._expect()
         outcomes: list[Outcome] = []
         if self._door.open:
             outcomes += self._hear()
+            self._call()
+        elif self._due < math.inf:
+            self._expect()
         ended = not self._berth.running or (self._came and not self._door.open)
         if self.session is not None and ended:
             outcomes.append(self._end(self.session))
@@ -129,6 +139,8 @@ class Daemon:
             self._door.leave()
             return []
         self._decoder.feed(untrusted_words or b"")
+        if untrusted_words:
+            self._expect()
         outcomes: list[Outcome | None] = []
         try:
             while (event := self._decoder.next_event()) is not None:
@@ -138,6 +150,23 @@ class Daemon:
             self._door.leave()
         self._tell(lambda _: None)
         return [each for each in outcomes if each is not None]
+
+    def _call(self) -> None:
+        """Ask one that says nothing for a word, and leave one that has none."""
+        if time.monotonic() < self._due:
+            return
+        if self._called and self.session is not None:
+            self.session.trouble = worse(self.session.trouble, HANGS)
+            self._door.leave()
+        self._expect(called=True)
+        self._door.say(openvpn_management.call())
+
+    def _expect(self, *, called: bool = False) -> None:
+        """Wait for its next word, for a while."""
+        self._called, self._due = called, math.inf
+        if self._door.open:
+            self._due = time.monotonic() + QUIET
+        self._quiet.arm(self._due)
 
     def _tell(self, what: Callable[[Session], None]) -> None:
         if self.session is not None:

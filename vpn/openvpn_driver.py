@@ -24,7 +24,7 @@ from vpn.openvpn_choice import Choice, said
 from vpn.openvpn_daemon import Daemon
 from vpn.openvpn_profile import Profile
 from vpn.openvpn_session import Outcome
-from vpn.openvpn_trouble import NOTHING, Trouble, of_attempt
+from vpn.openvpn_trouble import HANGS, NOTHING, Trouble, of_attempt
 from vpn.openvpn_tunnel import (
     overhead_of,
     resolvers_of,
@@ -222,6 +222,7 @@ class OpenVpn:
         session = self._daemon.session
         if session is not None and not session.held and self._choice.target:
             self._daemon.restart(NOTHING)
+            self._leave = self._clock() + GRACE
         self._begun, self.progress = math.inf, Progress.TRYING
         self._probe.stop()
         self._choice.rest()
@@ -239,7 +240,7 @@ class OpenVpn:
             self._begun, self._leave = math.inf, now + GRACE
             self._daemon.give_up()
         elif self._leave <= now:
-            log.warning("openvpn: it hangs")
+            self._trouble = HANGS
             self._leave = math.inf
             self._daemon.leave()
 

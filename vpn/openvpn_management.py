@@ -114,6 +114,11 @@ def connect(address: Address, port: int) -> bytes:
     return f"remote MOD {address} {port}\n".encode()
 
 
+def call() -> bytes:
+    """Return a command that changes nothing and is answered at once."""
+    return b"pid\n"
+
+
 def skip() -> bytes:
     """Return the answer to a `Remote` of the wrong protocol."""
     return b"remote SKIP\n"

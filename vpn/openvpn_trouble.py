@@ -23,6 +23,7 @@ class Trouble:
 
 
 NOTHING = Trouble("", 0)
+HANGS = Trouble("openvpn runs, but does not do as it is told", 8)
 NO_ANSWER = Trouble("the server does not answer", 3)
 NO_WORD = Trouble("the server broke the connection at once", 3)
 BROKEN_OFF = Trouble("the server broke off the handshake", 4)

@@ -41,7 +41,7 @@ from tests.vpn.openvpn_server import (
     profile,
     running,
 )
-from vpn import endpoints, openvpn_attempts, openvpn_driver
+from vpn import endpoints, openvpn_attempts, openvpn_daemon, openvpn_driver
 from vpn.openvpn_daemon import DEVICE
 
 pytestmark = pytest.mark.kernel
@@ -399,6 +399,50 @@ def test_without_an_uplink_it_waits_and_goes_on_when_there_is_one(
 
         assert place.ping(BEYOND)
     assert place.trail == ["connecting", "up", "down", "connecting", "up"]
+
+
+def test_a_daemon_that_stands_still_when_the_uplink_goes_is_left_and_named(
+    pki: Pki, place: Room, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not hold as it is told, and would be waited for, for ever."""
+    monkeypatch.setattr(openvpn_driver, "GRACE", 1.0)
+    with running(server):
+        up(place, pki)
+        (pid,) = place.daemons()
+        os.kill(pid, signal.SIGSTOP)
+        for uplinks in ((), FACTS.uplinks):
+            place.base = replace(FACTS, uplinks=uplinks)
+            place.apply()
+        place.until(lambda: "not do as it is told" in place.driver.trouble())
+        os.kill(pid, signal.SIGCONT)
+        place.until_state("up")
+
+        assert place.daemons() != [pid]
+        assert place.driver.trouble() == ""
+
+
+def test_a_daemon_that_stands_still_while_it_is_up_is_left_and_named(
+    pki: Pki, place: Room, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device is there and its clients would wait; one that is idle stays."""
+    monkeypatch.setattr(openvpn_daemon, "QUIET", 1.0)
+    with running(server):
+        up(place, pki)
+        asked = time.monotonic() + 4
+        place.until(lambda: time.monotonic() > asked)
+        assert place.course.state == "up"
+        (pid,) = place.daemons()
+        os.kill(pid, signal.SIGSTOP)
+        place.until_state("lost")
+        place.until(lambda: "not do as it is told" in place.driver.trouble())
+        turns = place.turns
+        asked = time.monotonic() + 2
+        place.until(lambda: time.monotonic() > asked)
+        assert place.turns - turns < 20
+        os.kill(pid, signal.SIGCONT)
+        place.until_state("up")
+
+        assert place.daemons() != [pid]
 
 
 def held(place: Room) -> bool:

@@ -147,6 +147,7 @@ def test_commands_are_what_the_notes_say() -> None:
     assert management.begin(5) == b"state on\nlog on\nbytecount 5\n"
     assert management.release() == b"hold release\n"
     assert management.connect(address, 443) == b"remote MOD 2001:db8::1 443\n"
+    assert management.call() == b"pid\n"
     assert management.skip() == b"remote SKIP\n"
     assert management.reconnect() == b"signal SIGUSR1\n"
 
