@@ -171,6 +171,12 @@ class LinkTable:
         self._kernel.do(*ways.of_tunnel(tunnel, present, resolvers))
         self._put(replace(link, up=True))
 
+    def rest(self, tunnel: Tunnel) -> None:
+        """Set a device down, without an address or a route; nothing if it is gone."""
+        if (link := self._links.get(tunnel.index)) is not None:
+            self._kernel.do(*ways.of_rest(link.index, self.addresses(link.index)))
+            self._put(replace(link, up=False))
+
     def adopt(self, uplink: Uplink) -> None:
         """Harden an uplink that somebody else configures, and put it in group 1."""
         link = self._present(uplink.index)

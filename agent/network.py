@@ -95,6 +95,8 @@ class Network:
     def _use(self, facts: Facts, falls: Falls) -> None:
         """Configure the tunnel, which nobody but us sets up or down."""
         tunnel = facts.tunnel
+        if tunnel is None and self._tunnel is not None:
+            self.links.rest(self._tunnel)
         if tunnel is not None:
             count = _count(falls, tunnel.index)
             fell = self._falls.get(tunnel.index, 0) != count

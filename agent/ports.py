@@ -104,6 +104,13 @@ class Links(Protocol):
         This domain itself reaches ``resolvers`` through it, and nothing else.
         """
 
+    def rest(self, tunnel: Tunnel) -> None:
+        """Set a device down that is no way out any more, if it is still there.
+
+        What its server said goes with it: an address or a resolver may be that of
+        the server that is tried next.
+        """
+
     def adopt(self, uplink: Uplink) -> None:
         """Harden an uplink that somebody else configures, and put it in group 1."""
 

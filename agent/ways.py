@@ -2,6 +2,8 @@
 """What puts a way out into use, as requests in their order."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from errno import ENODEV
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from agent.netlink import Request
@@ -51,6 +53,13 @@ def of_tunnel(
     for address in resolvers:
         if family(address) in families:
             yield replace_route(Route(MAIN, ip_network(address), tunnel.index))
+
+
+def of_rest(index: int, present: Present) -> Iterator[Request]:
+    """Set a link down, and take its addresses, which are answered for even so."""
+    yield replace(set_link(index, up=False), fine=frozenset({ENODEV}))
+    for address, bits in present:
+        yield delete_address(index, ip_interface((address.packed, bits)))
 
 
 def _readdress(

@@ -2,6 +2,7 @@
 """From what a server pushed to the tunnel that the agent sets up.  Pure."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 from rules.facts import Carried, Facts, Tunnel
 from rules.model import Address, Family, family
@@ -73,13 +74,14 @@ def with_tunnel(
 def resolvers_of(pushed: Pushed, facts: Facts, target: Target) -> tuple[Address, ...]:
     """Return the pushed resolvers that are reached by the tunnel alone.
 
-    Not those that are this domain, the server, or at the uplink: a provider
-    could name them to have questions go outside.
+    Not those that are this domain, the server, at the uplink or asked over it, or of
+    another domain: a provider could name them to have questions go outside, or nowhere.
     """
-    near = {target.address, *facts.here, *facts.connected}
+    near = {target.address, *facts.here, *facts.connected, *facts.resolvers}
     for uplink in facts.uplinks:
         near |= {*uplink.own, *uplink.gateways}
     networks = [network for uplink in facts.uplinks for network in uplink.networks]
+    networks += map(ip_network, facts.internal)
     return tuple(
         address
         for address in pushed.resolvers

@@ -228,6 +228,11 @@ class FakeLinks:
         self.tunnels.append((tunnel, frozenset(resolvers)))
         self._put(tunnel.name, 0)
 
+    def rest(self, tunnel: Tunnel) -> None:
+        self._check(tunnel.name)
+        self.effects.append(f"down {tunnel.name}")
+        self.links[tunnel.name] = replace(self.links[tunnel.name], up=False)
+
     def adopt(self, uplink: Uplink) -> None:
         self._check(uplink.name)
         self.effects.append(f"adopt {uplink.name}")

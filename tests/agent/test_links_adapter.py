@@ -416,6 +416,29 @@ def test_a_tunnel_that_gets_another_address_keeps_its_routes(links: LinkTable) -
     assert kept == ["198.51.100.0/24"]
 
 
+def test_nothing_is_reached_by_a_tunnel_that_rests(links: LinkTable) -> None:
+    """Neither its own address nor its resolver is in anybody's way then."""
+    ip("link add tun9 type veth")
+    until(links, lambda: links.by_name("tun9") is not None)
+    index = present(links, "tun9").index
+    own, resolver = IPv4Address("203.0.113.3"), IPv4Address("203.0.113.53")
+    everywhere = frozenset({ip_network("0.0.0.0/0")})
+    tunnel = Tunnel("tun9", index, frozenset({own}), everywhere, 1400)
+    links.tunnel(tunnel, (resolver,))
+    assert "dev tun9" in ip(f"route get {resolver}")
+    assert "local" in ip(f"route get {own}")
+
+    links.rest(tunnel)
+    assert not lines("route show table main")
+    assert not [x for x in lines("route show table local") if "203.0.113" in x]
+
+    links.tunnel(tunnel, (resolver,))
+    assert "local" in ip(f"route get {own}")
+    ip("link delete tun9")
+    until(links, lambda: links.by_name("tun9") is None)
+    links.rest(tunnel)
+
+
 def test_an_uplink_of_somebody_else_keeps_its_addresses(links: LinkTable) -> None:
     ip("link add eth0 type veth")
     ip("address add 192.0.2.99/24 dev eth0")

@@ -154,6 +154,20 @@ def test_a_client_that_comes_back_is_configured_again(
     assert effects == ["route", "up vif1.0"]
 
 
+def test_a_tunnel_that_is_no_way_out_any_more_is_set_down(
+    network: Network, links: FakeLinks, effects: list[str]
+) -> None:
+    """And up again, configured anew, when it is one."""
+    links.appear("tun9", 9)
+    own = frozenset({ip_address("10.8.0.2")})
+    tunnel = Tunnel("tun9", 9, own, frozenset(), 1400)
+    for way in (tunnel, tunnel, None, None, tunnel):
+        network.apply(OPEN, replace(FACTS, carrier=True, tunnel=way), GATEWAYS)
+
+    about = [effect for effect in effects if "tun9" in effect]
+    assert about == ["tunnel tun9", "down tun9", "tunnel tun9"]
+
+
 def test_another_state_changes_the_routing_alone(
     network: Network, links: FakeLinks, effects: list[str]
 ) -> None:

@@ -352,6 +352,30 @@ def test_a_server_that_was_killed_is_found_again(
     assert place.trail == ["connecting", "up", "lost", "up"]
 
 
+@pytest.mark.usefixtures("hasty", "steady")
+def test_what_a_server_gave_is_not_in_the_way_of_the_next_one(
+    pki: Pki, place: Room
+) -> None:
+    """It gives us the address of the other: what goes there would stay here."""
+    net = place.net("outside")
+    given = ("mode server", "tls-server", "ifconfig 10.9.0.1 255.255.255.0")
+    given += ('push "topology subnet"', f'push "ifconfig {OTHER} 255.255.255.255"')
+    first = Server(pki, net, SERVER, inside=given)
+    with running(Server(pki, net, OTHER, port=1195, more=DNS)):
+        first.start()
+        try:
+            up(place, pki, f"{SERVER} 1194", f"{OTHER} 1195")
+            shown = place.show(f"ip -o -4 address show dev {DEVICE}")
+            assert any(OTHER in line for line in shown)
+        finally:
+            first.kill()
+        place.until_state("lost")
+        place.until_state("up")
+
+        assert place.driver.report()["server"] == f"{OTHER} port 1195/udp"
+        assert place.ping(BEYOND)
+
+
 @pytest.mark.usefixtures("steady")
 def test_a_daemon_that_was_killed_comes_again(
     pki: Pki, place: Room, server: Server

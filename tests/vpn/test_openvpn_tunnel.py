@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from rules.internal import INTERNAL
 from rules.routing import ANY
 from tests.vpn.openvpn_room import FACTS
 from tests.vpn.profiles import BLOCKS, LINES
@@ -59,9 +60,15 @@ def test_the_other_sizes() -> None:
         "203.0.113.77",  # at the uplink
         "10.137.0.5",  # a client
         "10.137.0.9",  # this domain, towards clients
+        "10.139.1.1",  # what clients write for whatever resolver there is
+        "192.0.2.53",  # asked over the uplink
     ],
 )
 def test_a_resolver_outside_of_the_tunnel_is_left_out(outside: str) -> None:
+    """Clients would be led to it and refused, and our own questions into the tunnel."""
     inside = ip_address("10.8.0.1")
+    facts = replace(
+        FACTS, internal=INTERNAL, resolvers=frozenset({ip_address("192.0.2.53")})
+    )
     pushed = replace(FOUR, resolvers=(ip_address(outside), inside))
-    assert resolvers_of(pushed, FACTS, TARGET) == (inside,)
+    assert resolvers_of(pushed, facts, TARGET) == (inside,)
