@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 CHUNK = 1 << 16  # bytes
+AT_ONCE = 4  # chunks; who is talked to without a pause has other work too
 LARGEST = 32 << 20  # bytes of one message; all relays there are take some 2 MB
 UCRED = struct.Struct("3i")  # unix(7)
 
@@ -77,20 +78,25 @@ class Connection:
         self._flush()
 
     def events(self) -> Iterator[bytes]:
-        """Yield the events that came; answers go to those who asked."""
+        """Yield the events that came; answers go to those who asked.
+
+        What is more than `AT_ONCE` is there for the next call.
+        """
         self._flush()
-        try:
-            while untrusted_data := self._socket.recv(CHUNK):
-                for untrusted_message in self._messages.feed(untrusted_data):
-                    if untrusted_message.startswith(b"650"):
-                        yield untrusted_message
-                    elif self._replies:
-                        self._replies.popleft()(untrusted_message)
-                    else:
-                        raise ConnectionError("an answer to no question")
-        except BlockingIOError:
-            return
-        raise ConnectionError("closed by the other end")
+        for _ in range(AT_ONCE):
+            try:
+                untrusted_data = self._socket.recv(CHUNK)
+            except BlockingIOError:
+                return
+            if not untrusted_data:
+                raise ConnectionError("closed by the other end")
+            for untrusted_message in self._messages.feed(untrusted_data):
+                if untrusted_message.startswith(b"650"):
+                    yield untrusted_message
+                elif self._replies:
+                    self._replies.popleft()(untrusted_message)
+                else:
+                    raise ConnectionError("an answer to no question")
 
     def _flush(self) -> None:
         try:

@@ -8,6 +8,7 @@ The socket is ours, and stem's parsers read one whole message at a time.
 
 import io
 import logging
+import select
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -34,13 +35,15 @@ from torvm.said import (
     RelaysSeen,
     Said,
 )
+from torvm.streams import Streams
 
 log = logging.getLogger(__name__)
 
 # It writes whole events, with every relay of a circuit, into the log.
 logging.getLogger("stem").setLevel(logging.CRITICAL)
 
-EVENTS = "STREAM CIRC STATUS_CLIENT STATUS_GENERAL CONF_CHANGED NETWORK_LIVENESS WARN"
+# None of them has a word of a client that tor does not quote: `torvm.streams`.
+EVENTS = "CIRC STATUS_CLIENT STATUS_GENERAL CONF_CHANGED NETWORK_LIVENESS WARN"
 PLACES = " ".join(heard.ASKED.values())
 SELF = f"version status/bootstrap-phase status/circuit-established {PLACES}"
 
@@ -57,21 +60,22 @@ class Control:
         self._connection = Connection(path)
         self._cookie = Path(cookie)
         self._said: list[Said] = []
+        self._ready = select.epoll()
+        self._ready.register(self._connection, select.EPOLLIN)
+        self._streams = Streams(path, self._ready)
         self.uid = self._connection.uid
         # tor answers from its main loop only, when the cookie is there.
         self._ask("PROTOCOLINFO 1", self._greeted)
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._connection.fileno()
-
-    def awaited(self) -> int:
-        """Return the epoll events to wait for."""
-        return self._connection.awaited()
+        """Return what is readable when tor said something, or takes more."""
+        return self._ready.fileno()
 
     def close(self) -> None:
         """Leave tor alone; it goes on."""
+        self._streams.close()
         self._connection.close()
+        self._ready.close()
 
     def handle(self) -> list[Said]:
         """Take what tor said since."""
@@ -79,9 +83,10 @@ class Control:
             for untrusted_event in self._connection.events():
                 if (said := _event(untrusted_event)) is not None:
                     self._said.append(said)
+            self._ready.modify(self._connection, self._connection.awaited())
         except OSError as error:
             raise GoneError(str(error)) from error
-        taken = list(self._said)
+        taken = [*self._said, *self._streams.handle()]
         self._said.clear()
         return taken
 
@@ -150,11 +155,16 @@ class Control:
         if not message.is_ok():
             raise GoneError("not a tor")
         cookie = self._cookie.read_bytes()
-        self._ask(f"AUTHENTICATE {cookie.hex()}", self._admitted)
 
-    def _admitted(self, message: Message) -> None:
-        if not message.is_ok():
-            raise GoneError("tor does not know us")
+        def admitted(message: Message) -> None:
+            if not message.is_ok():
+                raise GoneError("tor does not know us")
+            self._streams.begin(cookie)
+            self._admitted()
+
+        self._ask(f"AUTHENTICATE {cookie.hex()}", admitted)
+
+    def _admitted(self) -> None:
         self._order("events", f"SETEVENTS {EVENTS}")
         self.look_at_self()
 
@@ -189,6 +199,7 @@ class Control:
 
         try:
             self._connection.ask(command, received)
+            self._ready.modify(self._connection, self._connection.awaited())
         except OSError as error:
             raise GoneError(str(error)) from error
 
@@ -214,9 +225,6 @@ def _meaning(event: object) -> Said | None:
     match event:
         case stem.response.events.NetworkLivenessEvent():
             return Live(event.status == "UP")
-        case stem.response.events.StreamEvent():
-            circuit = event.circ_id or ""
-            return heard.stream(event.id, event.status, circuit, event.source_address)
         case stem.response.events.CircuitEvent():
             words = {"purpose": event.purpose or "", **event.keyword_args}
             return heard.circuit(event.id, event.status, event.path, words)

@@ -92,7 +92,6 @@ class Daemon:
             return []
         try:
             said = self._reached.handle()
-            self._ready.modify(self._reached, self._reached.awaited())
         except GoneError as error:
             log.warning("tor: %s", error)
             self.lose()
@@ -146,11 +145,11 @@ class Daemon:
                     found.close()
                 elif path == self._torrc.socket:
                     self._reached = found
-                    self._ready.register(found, found.awaited())
+                    self._ready.register(found, select.EPOLLIN)
                 elif self._stale is None:
                     log.info("ending a tor of another configuration")
                     self._stale = found
-                    self._ready.register(found, found.awaited())
+                    self._ready.register(found, select.EPOLLIN)
                 else:
                     found.close()
 

@@ -30,9 +30,6 @@ class TorBackend(Protocol):
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 
-    def awaited(self) -> int:
-        """Return the epoll events to wait for."""
-
     def handle(self) -> list[Said]:
         """Take what tor said since."""
 

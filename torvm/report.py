@@ -25,6 +25,8 @@ def report(
         "circuits": str(circuits),
         "summary": "" if session.ready else f"{done} %",
     }
+    if session.usage.missed:
+        found["streams-missed"] = str(session.usage.missed)
     for address, serial in served.items():
         if address not in doors.moving:
             found[f"new-identity/{address}"] = serial

@@ -91,6 +91,11 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamsLost:
+    """Something was said of streams that is not known, because nobody could read it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hop:
     """A relay of a circuit: its fingerprint, and the name it gives itself."""
 
@@ -180,6 +185,7 @@ Said = (
     | Established
     | Clock
     | Stream
+    | StreamsLost
     | Circuit
     | Consensus
     | Reconfigured

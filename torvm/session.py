@@ -33,6 +33,7 @@ from torvm.said import (
     RelaysSeen,
     Said,
     Stream,
+    StreamsLost,
 )
 from torvm.usage import Usage
 
@@ -123,10 +124,8 @@ class Session:
         """Take what tor said; return whether the facts may be others."""
         changed = False
         match said:
-            case Stream():
-                self.usage.stream(said, self._whose)
-            case Circuit():
-                self.usage.circuit(said)
+            case Stream() | StreamsLost() | Circuit():
+                self.usage.take(said, self._whose)
             case Done() | Refused():
                 changed = self._obeyed(said, moment)
             case Listening(places):

@@ -10,25 +10,41 @@ from dataclasses import dataclass, field
 
 from rules.facts import Client
 from rules.model import Address
-from torvm.said import Circuit, Stream
+from torvm.said import Circuit, Stream, StreamsLost
 
 Whose = Callable[[Address], Client | None]
 
 
 @dataclass(slots=True)
 class Usage:
-    """Streams that are open, and for each circuit the clients it ever carried."""
+    """Streams that are open, and for each circuit the clients it ever carried.
 
+    ``missed`` counts how often something was said of streams that is not known.
+    """
+
+    missed: int = 0
     _sources: dict[str, Client] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)
     _users: dict[str, frozenset[Client]] = field(default_factory=dict)
+
+    def take(self, said: Stream | StreamsLost | Circuit, whose: Whose) -> None:
+        """Take what is said of any of them."""
+        match said:
+            case Stream():
+                self.stream(said, whose)
+            case StreamsLost():
+                # That a stream ended may be among what is not known.
+                self.missed += 1
+                self._sources.clear()
+            case Circuit():
+                self.circuit(said)
 
     def stream(self, said: Stream, whose: Whose) -> None:
         """Take what is said of a stream; ``whose`` knows who has an address now."""
         if said.source is not None and (client := whose(said.source)) is not None:
             self._sources[said.number] = client
         client = self._sources.get(said.number)
-        if said.circuit and client is not None:
+        if said.circuit in self._keys and client is not None:
             users = self._users.get(said.circuit, frozenset())
             self._users[said.circuit] = users | {client}
         if said.ended:

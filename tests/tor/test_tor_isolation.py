@@ -5,11 +5,15 @@ Classes: T12 X8 X9 X10 X11.  Circuits of one conflux set count as one.
 """
 
 import re
+import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 import pytest
 
-from tests.tor.chain import OTHER, WEB, WEB6, Streams, TorChain
+from controller import namespaces
+from tests.tor.chain import CIRCUITS, OTHER, WEB, WEB6, Streams, TorChain
+from tests.torvm import garbled
 
 pytestmark = [
     pytest.mark.kernel,
@@ -100,6 +104,31 @@ def test_an_address_that_comes_back_has_none_of_the_old_circuits(
 
     assert not one & after_one
     assert two & after_two
+
+
+def test_what_one_client_asks_for_is_no_word_of_tor_about_another(
+    tor: TorChain,
+) -> None:
+    """tor repeats a name with its line breaks; nothing that the agent asks is there.
+
+    The connection of the other goes on, and tor is told things, and answers.
+    """
+    with namespaces.inside(tor.net("anon")):
+        made = socket.create_connection((WEB, 80), timeout=CIRCUITS)
+    with made:
+        for name in garbled.NAMES.values():
+            garbled.ask(tor.net("anon2"), (ip_address("10.139.1.1"), 53), name)
+        tor.cli("tor", "new-identity", "anon2")
+        assert tor.through("anon2") in tor.exits
+        made.sendall(b"GET /ip HTTP/1.0\r\nHost: www.example.com\r\n\r\n")
+        answer = made.makefile("rb").read()
+    status = tor.ask("status").data
+    assert isinstance(status, dict)
+    report = next(d["report"] for d in status["domains"] if d["name"] == "sys-tor")
+
+    assert answer.rpartition(b"\r\n\r\n")[2].decode().strip() in tor.exits
+    # The control: tor did say them.
+    assert int(report["streams-missed"]) >= 1
 
 
 def test_names_are_asked_on_circuits_of_their_own(tor: TorChain) -> None:

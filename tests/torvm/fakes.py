@@ -3,7 +3,6 @@
 
 import math
 import os
-import select
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -77,9 +76,6 @@ class FakeTor:
 
     def fileno(self) -> int:
         return self._ready.fileno()
-
-    def awaited(self) -> int:
-        return select.EPOLLIN
 
     def handle(self) -> list[Said]:
         self._ready.rest()

@@ -4,6 +4,7 @@
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,31 @@ def test_nobody_who_does_not_listen_is_waited_for(
 
     assert len(received) == len(long) + 2
     assert not ours.awaited() & select.EPOLLOUT
+
+
+def test_a_flood_of_events_leaves_time_for_other_work(
+    ends: tuple[Connection, socket.socket],
+) -> None:
+    """A client has tor say as much as it likes, for as long as it likes."""
+    ours, theirs = ends
+    event, unsent = b"650 WARN x\r\n", b""
+    theirs.setblocking(False)  # noqa: FBT003
+
+    def more() -> None:
+        nonlocal unsent
+        with suppress(BlockingIOError):
+            while True:
+                unsent = unsent or event * 1000
+                unsent = unsent[theirs.send(unsent) :]
+
+    more()
+    heard = 0
+    for _ in ours.events():
+        heard += 1
+        if heard % 1000 == 0:
+            more()
+    assert 0 < heard <= connection.AT_ONCE * connection.CHUNK / len(event)
+    assert next(ours.events()) == event
 
 
 def test_the_end_is_an_error(ends: tuple[Connection, socket.socket]) -> None:

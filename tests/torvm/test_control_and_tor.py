@@ -21,6 +21,7 @@ import pytest
 
 from controller import namespaces
 from rules.model import Family
+from tests.torvm import garbled
 from torvm.control import Control
 from torvm.listeners import Kind, Listener
 from torvm.port import GUARDS, HOLD, LISTEN, RELEASE, SPEAK, GoneError
@@ -28,12 +29,15 @@ from torvm.said import (
     CircuitsSeen,
     CountriesSeen,
     Done,
+    Established,
     Listening,
     Ready,
     Reconfigured,
     Refused,
     RelaysSeen,
     Said,
+    Stream,
+    StreamsLost,
 )
 from torvm.torrc import Torrc
 
@@ -181,6 +185,28 @@ def test_one_address_that_is_not_there_costs_the_others_too(tor: Running) -> Non
     assert "bind" in said.reason
     assert "192.0.2.77" not in said.reason
     assert tor.listening() != PLACES
+
+
+@pytest.mark.parametrize("name", garbled.NAMES.values(), ids=garbled.NAMES)
+def test_what_a_client_asks_for_is_no_word_of_tor(
+    tor: Running, tmp_path: Path, name: bytes
+) -> None:
+    """The control is that tor did say it, where nothing else is asked or heard."""
+    place = Listener(Kind.DNS, LOOPBACK, 10000)
+    tor.out(place)
+    garbled.ask(tmp_path / "net", (LOOPBACK, 10000), b"www.example.com")
+    tor.until(lambda said: isinstance(said, Stream))
+    garbled.ask(tmp_path / "net", (LOOPBACK, 10000), name)
+
+    def lost(said: Said) -> bool:
+        assert said != Established(circuits=False)
+        return isinstance(said, StreamsLost)
+
+    tor.until(lost)
+    assert tor.listening() == {place}
+    tor.control.listen(PLACES)
+    tor.until(lambda said: said == Done(LISTEN))
+    assert tor.listening() == PLACES
 
 
 def test_whoever_changes_its_options_is_heard(tor: Running) -> None:

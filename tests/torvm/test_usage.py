@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rules.facts import Client
 from rules.model import Address
-from torvm.said import Circuit, Stream
+from torvm.said import Circuit, Stream, StreamsLost
 from torvm.usage import Usage
 
 A = Client("vif1.0", 1, "00:16:3e:5e:6c:01", IPv4Address("10.137.0.1"))
@@ -42,6 +42,26 @@ def test_a_circuit_is_remembered_for_its_client_until_it_ends() -> None:
     usage.stream(Stream("1", "CLOSED", "7"), whose)
     assert usage.of(A) == {"7"}
     usage.circuit(Circuit("7", "CLOSED", "7"))
+
+    assert usage.of(A) == frozenset()
+
+
+def test_what_was_not_understood_is_nobodys() -> None:
+    """Also not that of who began before, and it is counted."""
+    usage = Usage()
+    usage.circuit(Circuit("7", "BUILT", "7"))
+    usage.take(Stream("1", "NEW", "", A.ip), whose)
+    usage.take(StreamsLost(), whose)
+    usage.take(Stream("1", "SENTCONNECT", "7"), whose)
+
+    assert usage.of(A) == frozenset()
+    assert usage.missed == 1
+
+
+def test_a_circuit_that_is_over_is_not_remembered() -> None:
+    """tor says of streams and of circuits on two connections."""
+    usage = Usage()
+    opened(usage, "1", A, "7")
 
     assert usage.of(A) == frozenset()
 
