@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A socket on which a question never waits for its answer (control-spec, 2)."""
 
+import math
 import select
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -45,12 +47,13 @@ class Messages:
 class Connection:
     """One connection to a control socket.  Every method may raise `OSError`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(0)
         self._messages = Messages()
         self._unsent = b""
-        self._replies: deque[Reply] = deque()
+        self._replies: deque[tuple[Reply, float]] = deque()
         try:
             self._socket.connect(path)
             of_peer = socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size
@@ -67,13 +70,18 @@ class Connection:
         """Return the epoll events to wait for."""
         return select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
 
+    @property
+    def waits_since(self) -> float:
+        """When the first question without an answer was asked; `math.inf`: none."""
+        return self._replies[0][1] if self._replies else math.inf
+
     def close(self) -> None:
         """Give the socket back."""
         self._socket.close()
 
     def ask(self, command: str, reply: Reply) -> None:
         """Send a command of one line; ``reply`` is called with the answer."""
-        self._replies.append(reply)
+        self._replies.append((reply, self._clock()))
         self._unsent += f"{command}\r\n".encode("ascii")
         self._flush()
 
@@ -94,7 +102,8 @@ class Connection:
                 if untrusted_message.startswith(b"650"):
                     yield untrusted_message
                 elif self._replies:
-                    self._replies.popleft()(untrusted_message)
+                    reply, _ = self._replies.popleft()
+                    reply(untrusted_message)
                 else:
                     raise ConnectionError("an answer to no question")
 

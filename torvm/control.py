@@ -71,6 +71,11 @@ class Control:
         """Return what is readable when tor said something, or takes more."""
         return self._ready.fileno()
 
+    @property
+    def waits_since(self) -> float:
+        """When the first question without an answer was asked; `math.inf`: none."""
+        return self._connection.waits_since
+
     def close(self) -> None:
         """Leave tor alone; it goes on."""
         self._streams.close()

@@ -27,6 +27,8 @@ TOR = "/usr/bin/tor"
 LOOK = 0.1  # seconds between two looks for the control socket of a new tor
 SEEK = 1.0  # seconds between two looks for one that somebody else started
 LONGEST = 60.0  # seconds between two starts of one that ends at once
+MOST = 6  # doublings until then
+SILENCE = 60.0  # seconds that an answer may take; tor has its own work too
 
 Connect = Callable[[str, str], TorBackend]
 
@@ -44,6 +46,8 @@ class Daemon:
         self.tor: TorBackend | None = None
         self.ended = 0
         """How often it ended before it said a word, in a row."""
+        self.silent = False
+        """Whether one that runs did not answer, and has not answered since."""
         self._torrc = torrc
         self._berth = berth
         self._connect = connect
@@ -80,7 +84,9 @@ class Daemon:
     def next_deadline(self) -> float:
         """Return when to call `handle` at the latest."""
         due = self._start if self._berth.waiting else math.inf
-        return due if self._reached is not None else min(due, self._look)
+        if self._reached is None:
+            return min(due, self._look)
+        return min(due, self._reached.waits_since + SILENCE)
 
     def handle(self) -> list[Said]:
         """Take what happened; what tor said before it ended is lost with it."""
@@ -97,8 +103,12 @@ class Daemon:
             self.lose()
             return []
         if self.tor is None and any(isinstance(each, Ready) for each in said):
-            self.tor, self.ended = self._reached, 0
+            self.tor, self.ended, self.silent = self._reached, 0, False
             self._start = self._clock()
+        elif self._clock() >= self._reached.waits_since + SILENCE:
+            log.warning("tor does not answer")
+            self.silent = True
+            self.lose()
         return said
 
     def start(self) -> None:
@@ -106,7 +116,7 @@ class Daemon:
         if not self.due:
             return
         self.lose()
-        self._start = self._clock() + min(2.0**self.ended, LONGEST)
+        self._start = self._clock() + min(2.0 ** min(self.ended, MOST), LONGEST)
         self.ended += 1
         text = os.memfd_create("torrc")
         try:

@@ -55,8 +55,7 @@ class TorDriver:
         self._session: Session | None = None
         self._uplink = False
         self._served: Mapping[Address, str] | None = None
-        self._asked = ""
-        self._begun = False
+        self._asked, self._begun = "", False
         self._pulse, self._open = math.inf, 0
         self._reception = reception or Reception(clock)
         self._ready = select.epoll()
@@ -160,6 +159,7 @@ class TorDriver:
             uplink=self._uplink,
             running=session is not None,
             ended=self._daemon.ended,
+            silent=self._daemon.silent,
             waits_for=self._waits_for(),
         )
         if session is None:
@@ -244,6 +244,7 @@ class TorDriver:
             return False
         before = (self._open, self._session.answered)
         self._open, self._pulse = self._session.usage.open, now + PULSE
+        self._try(lambda session: session.tor.look_at_self())
         # Read by then, and nobody else's business.
         self._session.answered = None
         return before != (self._open, None)

@@ -27,6 +27,10 @@ class TorBackend(Protocol):
     def uid(self) -> int:
         """The user tor runs as, by the kernel's word."""
 
+    @property
+    def waits_since(self) -> float:
+        """When the first question without an answer was asked; `math.inf`: none."""
+
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 

@@ -29,13 +29,15 @@ class Condition:
     """All that the cause is found in.
 
     ``refused`` is what of the configuration nobody can work with, ``ended`` how
-    often tor ended before it said a word, ``proxy`` what tor's own one does.
+    often tor ended before it said a word, ``silent`` whether it does not answer,
+    ``proxy`` what tor's own one does.
     """
 
     refused: str = ""
     uplink: bool = False
     running: bool = False
     ended: int = 0
+    silent: bool = False
     order: str = ""
     proxy: str = ""
     waits_for: str = ""
@@ -65,6 +67,8 @@ def trouble(now: Condition) -> str:
 def _start(now: Condition) -> str:
     if now.running:
         return ""
+    if now.silent:
+        return "tor runs, but does not answer"
     if now.ended >= MANY:
         return f"tor ended {now.ended} times as soon as it was started: see its log"
     return "tor is not running yet"

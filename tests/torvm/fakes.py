@@ -53,6 +53,7 @@ class FakeTor:
     circuits: bool = False
     gone: bool = False
     closed: bool = False
+    waits_since: float = math.inf
     _said: list[Said] = field(default_factory=list)
     _ready: Readable = field(default_factory=Readable)
 

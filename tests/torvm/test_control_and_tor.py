@@ -5,6 +5,7 @@ It runs as a user without rights, in a network namespace with nothing but a
 loopback interface.
 """
 
+import math
 import os
 import select
 import shutil
@@ -250,6 +251,20 @@ def test_transports_and_guards_are_accepted_in_the_sandbox(tor: Running) -> None
     tor.control.forget_guards()
 
     tor.until(lambda said: said == Done(GUARDS))
+
+
+def test_one_that_stands_still_owes_an_answer(tor: Running) -> None:
+    """Which is how it is told from one that has nothing to say."""
+    tor.listening()
+    assert tor.control.waits_since == math.inf
+    tor.process.send_signal(signal.SIGSTOP)
+    tor.control.look_at_self()
+    assert tor.control.handle() == []
+    assert tor.control.waits_since <= time.monotonic()
+    tor.process.send_signal(signal.SIGCONT)
+    tor.until(lambda said: isinstance(said, Ready))
+
+    assert tor.control.waits_since == math.inf
 
 
 def test_it_can_be_ended(tor: Running) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.torvm.fakes import FakeBerth, FakeTor
-from torvm.daemon import LONGEST, LOOK, Daemon
+from torvm.daemon import LONGEST, LOOK, SILENCE, Daemon
 from torvm.port import TorBackend
 from torvm.said import Ready
 from torvm.torrc import Torrc
@@ -125,6 +125,14 @@ def test_one_that_ends_before_it_says_a_word_is_given_ever_more_time(
     assert world.daemon.ended == len(starts)
 
 
+def test_after_a_day_of_that_it_is_still_tried(world: World) -> None:
+    world.daemon.ended = 2000
+    world.berth.come()
+    world.daemon.start()
+
+    assert world.berth.started
+
+
 def test_the_next_deadline_is_when_it_may_be_started(world: World) -> None:
     world.berth.come()
     world.daemon.start()
@@ -174,6 +182,28 @@ def test_a_tor_that_speaks_nonsense_is_lost_and_found_again(world: World) -> Non
     world.passes(0)
 
     assert world.daemon.tor is found
+
+
+def test_one_that_does_not_answer_is_lost_until_it_does(world: World) -> None:
+    """It runs, so no other one is started; whoever is its client waits for nothing."""
+    tor = world.starts()
+    tor.waits_since = world.now
+    world.passes(SILENCE - 1)
+    assert world.daemon.tor is tor
+    assert world.daemon.next_deadline() == world.now + 1
+    world.passes(1)
+    assert world.daemon.tor is None
+    assert world.daemon.silent
+
+    found = world.listens(FakeTor())
+    found._said.clear()
+    world.passes(LOOK)
+    assert world.daemon.silent
+    found.look_at_self()
+    world.passes(0)
+    assert world.daemon.tor is found
+    assert not world.daemon.silent
+    assert len(world.berth.started) == 1
 
 
 def test_no_descriptor_is_left_open(world: World) -> None:

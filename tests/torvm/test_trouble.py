@@ -26,6 +26,7 @@ def test_nothing_is_said_when_nothing_is_wrong() -> None:
             {"running": False, "ended": 3},
             "tor ended 3 times as soon as it was started: see its log",
         ),
+        ({"running": False, "silent": True}, "tor runs, but does not answer"),
         ({"clock": Clock(3 * 3600)}, "the clock is 3 h ahead"),
         ({"clock": Clock(-20 * 60)}, "the clock is 20 min behind"),
         ({"clock": Clock(-5 * 86400)}, "the clock is 5 days behind"),
