@@ -25,6 +25,7 @@ SIZE = len(MARKER) + NUMBER.size
 TICK = 0.002  # seconds between two bursts of a flood
 BEAT = 0.01  # seconds between two messages of a flow
 QUIET = 0.3  # seconds without an arrival after which the last has come
+LATE = 2.0  # seconds for the echo of the last message, on a machine that is busy
 PATIENCE = 20.0  # seconds for a connection
 SOURCES = 16  # ports a flood is sent from, so that it is many connections
 SO_RCVBUFFORCE, BUFFER = 33, 64 << 20  # bytes
@@ -51,6 +52,7 @@ class Report:
     begin: float = field(default_factory=time.monotonic)
     end: float = 0.0
     sent: int = 0
+    latest: int = -1  # the number that was sent last
     refused: int = 0
     broken: int = 0
     first: float = 0.0
@@ -72,11 +74,17 @@ class Report:
 
     def send(self, transmit: Callable[[bytes], object]) -> None:
         """Send the next number, and count it as sent or refused."""
+        numbered = self.sent + self.refused
         try:
-            transmit(MARKER + NUMBER.pack(self.sent + self.refused))
-            self.sent += 1
+            transmit(MARKER + NUMBER.pack(numbered))
+            self.sent, self.latest = self.sent + 1, numbered
         except OSError:
             self.refused += 1
+
+    @property
+    def patience(self) -> float:
+        """How many seconds to wait for another echo, when no more is sent."""
+        return QUIET if self.latest in self.seen else LATE
 
     def tell(self) -> None:
         """Tell the test, as one line of JSON."""
@@ -112,7 +120,8 @@ def flood(address: str, port: str, rate: str) -> None:
 
     report = Report()
     while not select.select([0], [], [], TICK)[0]:
-        due = int((time.monotonic() - report.begin) * per_second)
+        report.end = time.monotonic()
+        due = int((report.end - report.begin) * per_second)
         for turn in range(report.sent + report.refused, due):
             report.send(partial(to, sockets[turn % SOURCES]))
     report.tell()
@@ -194,7 +203,7 @@ def flow(kind: Kind, address: str, port: str) -> None:
             beat += BEAT
     sys.stdin.read()
     report.end = time.monotonic()
-    while not report.broken and select.select([made], [], [], QUIET)[0]:
+    while not report.broken and select.select([made], [], [], report.patience)[0]:
         echoes(made, kind, report)
     report.tell()
 

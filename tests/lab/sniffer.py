@@ -32,6 +32,7 @@ VLAN_VALID = 0x10
 SO_RCVBUFFORCE = 33
 BUFFER = 256 << 20  # bytes
 QUIET = 0.15  # seconds without a frame after which a capture may end
+PATIENCE = 30.0  # seconds; only a failing test waits that long
 EVERY = "*"  # instead of a name: all interfaces, also those that come later
 DRAIN = 2.0  # seconds after which it ends even under a flood
 
@@ -175,7 +176,9 @@ class Sniffer:
         if lost:
             raise LostError(f"the kernel dropped {lost} frames of the capture")
 
-    def wait(self, matches: Callable[[Packet], bool], within: float = 5.0) -> Packet:
+    def wait(
+        self, matches: Callable[[Packet], bool], within: float = PATIENCE
+    ) -> Packet:
         """Return the first packet that matches; LostError if none comes in time."""
         deadline, seen = time.monotonic() + within, 0
         with self._arrived:
