@@ -144,9 +144,10 @@ def opens(chain: Chain, domain: str, patience: float = PATIENCE) -> bool:
         peer.settimeout(patience)
         try:
             peer.connect((str(WEB[0]), ECHO))
+            # A table that is full may give this flow up again for another one.
+            return echoes(peer)
         except TimeoutError:
             return False
-        return echoes(peer)
 
 
 def echoes(peer: socket.socket) -> bool:
