@@ -249,8 +249,9 @@ s.bind(sys.argv[1])
 s.listen()
 print("ready", flush=True)
 while True:
-    s.accept()[0].close()
-    print("asked", flush=True)
+    asking, _ = s.accept()
+    print("asked", flush=True)  # before it goes on
+    asking.close()
 """
 DNS = """
 import socket, sys

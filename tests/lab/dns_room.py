@@ -142,7 +142,7 @@ class Room:
         return self.start(binary("NetworkManager"), "--no-daemon", *options)
 
     def nmcli(self, *words: str) -> str:
-        return self.run(binary("nmcli"), "--wait", "10", *words)
+        return self.run(binary("nmcli"), "--wait", "60", *words)
 
     def wait_for_name(self, name: str) -> None:
         """Return when a service has its name on the bus, which may start yet."""
