@@ -28,6 +28,7 @@ from controller import namespaces
 from rules.constant import constant
 from rules.facts import Client, Facts, Uplink
 from rules.model import Action, Policy, Rule
+from tests.lab.pinging import answered
 from vpn import openvpn_start as start
 from vpn.lookup import Lookup
 from vpn.openvpn_attempts import Attempts
@@ -187,13 +188,15 @@ class Room:
     def until_state(self, state: str, within: float = DEADLINE) -> None:
         self.until(lambda: self.course.state == state, within)
 
-    def ping(self, to: str, net: str = "client") -> bool:
-        """Whether an echo comes back."""
-        argv = ["ping", "-n", "-c", "1", "-W", "2", to]
-        with namespaces.inside(self.net(net)):
-            return (
-                subprocess.run(argv, check=False, capture_output=True).returncode == 0
-            )
+    def reaches(self, to: str) -> bool:
+        """Whether an echo comes back to the client, of whichever ping."""
+        with namespaces.inside(self.net("client")):
+            return answered(to)
+
+    def is_cut_off(self, to: str) -> bool:
+        """Whether none does, for a second."""
+        with namespaces.inside(self.net("client")):
+            return not answered(to, within=0)
 
     def show(self, command: str, net: str = "gateway") -> frozenset[str]:
         """The lines that a command prints."""

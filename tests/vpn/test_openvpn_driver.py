@@ -115,7 +115,7 @@ def test_a_client_leaves_by_the_tunnel(
     with running(server):
         up(place, pki, f"{SERVER} 1194 {proto}")
 
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
         assert place.trail == ["connecting", "up"]
         assert place.driver.trouble() == ""
         assert place.facts.dns == dict.fromkeys(VIRTUAL4, ip_address(INSIDE))
@@ -159,7 +159,7 @@ def test_without_an_answer_the_next_server_is_tried_and_nothing_else_pinned(
 
     assert all(len(each) <= 1 for each in pinned)
     assert {(ip_address(SERVER), 4)} in pinned
-    assert place.ping(BEYOND) is False  # the server is gone by now
+    assert place.is_cut_off(BEYOND)  # the server is gone by now
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_every_kind_of_key_of_the_control_channel_is_used(
     with running(server):
         up(place, pki, control=control)
 
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
 
 
 def opposite(control: str) -> str:
@@ -236,7 +236,7 @@ def says(place: Room, cause: str) -> None:
     """Wait until that is the cause, while clients are shut in."""
     place.until(lambda: place.driver.trouble() == cause)
     assert place.trail == ["connecting"]
-    assert not place.ping(BEYOND)
+    assert place.is_cut_off(BEYOND)
 
 
 @pytest.mark.parametrize(
@@ -344,11 +344,11 @@ def test_a_server_that_was_killed_is_found_again(
         server.kill()
         place.until_state("lost")
         assert place.facts.tunnel is None
-        assert not place.ping(BEYOND)
+        assert place.is_cut_off(BEYOND)
         server.start()
         place.until_state("up")
 
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
     assert place.trail == ["connecting", "up", "lost", "up"]
 
 
@@ -388,7 +388,7 @@ def test_a_daemon_that_was_killed_comes_again(
         place.until_state("up")
 
         assert place.daemons() != [pid]
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
 
 
 @pytest.mark.usefixtures("steady")
@@ -404,7 +404,7 @@ def test_a_device_that_was_removed_comes_again(
         place.until_state("up")
 
         assert place.daemons() != [pid]
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
 
 
 def test_without_an_uplink_it_waits_and_goes_on_when_there_is_one(
@@ -421,7 +421,7 @@ def test_without_an_uplink_it_waits_and_goes_on_when_there_is_one(
         place.apply()
         place.until_state("up")
 
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
     assert place.trail == ["connecting", "up", "down", "connecting", "up"]
 
 
@@ -546,9 +546,9 @@ def test_a_daemon_that_begins_anew_asks_again_before_it_connects(
         for _ in range(3):
             os.kill(pid, number)
             place.until_state("lost")
-            assert not place.ping(BEYOND)
+            assert place.is_cut_off(BEYOND)
             place.until_state("up")
-            assert place.ping(BEYOND)
+            assert place.reaches(BEYOND)
 
 
 def test_a_server_that_gives_ipv6_carries_it_too(

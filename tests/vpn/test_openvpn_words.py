@@ -64,7 +64,10 @@ def answer_of_openvpn(directory: Path, line: str) -> str:
 @settings(
     deadline=None,
     max_examples=100,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
 )
 @given(LETTERS)
 def test_the_real_openvpn_cuts_the_same_words(tmp_path: Path, line: str) -> None:

@@ -80,6 +80,6 @@ def test_who_is_not_the_tunnel_does_not_reach_its_server(
             rogue.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             with suppress(OSError):
                 rogue.sendto(said, (PROVIDER, vpn.provider.port))
-        assert vpn.flows()
+        until(vpn.flows, PATIENCE)
 
     assert any(said in packet.raw for packet in tunnelled(seen)) is leaves
