@@ -131,7 +131,8 @@ class TorChain(Chain):
     def end(self, name: str) -> None:
         """Kill a program in sys-tor, see it end and another one come."""
         pid = self.running(name)
-        with os.fdopen(os.pidfd_open(pid)) as handle:
+        # It may be one that was killed a moment ago, and is gone by now.
+        with suppress(ProcessLookupError), os.fdopen(os.pidfd_open(pid)) as handle:
             os.kill(pid, signal.SIGKILL)
             assert select.select([handle], [], [], PATIENCE)[0]
         self.running(name)

@@ -21,8 +21,9 @@ from controller import namespaces
 from proof.claims import OnlyThrough, OwnOf, Status
 from tests.e2e.machine import until
 from tests.leaks.chain import PATIENCE
-from tests.tor.chain import WEB, Streams, TorChain
-from tests.tor.test_tor_isolation import both
+from tests.tor.chain import WEB, TorChain
+from tests.tor.test_tor_daily_use import RETRY
+from tests.tor.test_tor_isolation import ROUNDS, moves_alone
 from tests.tor.test_tor_proof import answered, user, world
 from torvm.desk import AT, MOST
 from torvm.filter import FILTERED
@@ -35,7 +36,6 @@ pytestmark = [
 
 PORT, SOCKS = 9051, 9050
 SWITCHES = ("socks = true", "control = true")
-ROUNDS = 5
 SHORT = 2.0  # seconds that nothing is waited for
 REFUSED = (
     "GETINFO circuit-status",
@@ -100,6 +100,11 @@ def reaches(tor: TorChain, net: str, address: str, port: int) -> bool:
         return False
 
 
+def is_reached(tor: TorChain, net: str, address: str) -> None:
+    """Wait until the control port at an address answers, on a busy machine too."""
+    until(lambda: reaches(tor, net, address, PORT), within=PATIENCE)
+
+
 def test_stem_finds_what_is_true_of_its_client(tor: TorChain) -> None:
     with controller(tor, "anon") as found:
         phase = found.get_info("status/bootstrap-phase")
@@ -115,36 +120,34 @@ def test_stem_finds_what_is_true_of_its_client(tor: TorChain) -> None:
     # What it says of SOCKS is so.
     proxy = f"{listeners[0][0]}:{listeners[0][1]}"
     page = "http://www.example.com/ip"
-    words = ("--silent", "--retry", "3", "--socks5-hostname", proxy, page)
+    words = ("--silent", *RETRY, "--socks5-hostname", proxy, page)
     assert tor.run("anon", "curl", *words).strip() in tor.exits
 
 
 def test_a_client_gives_itself_another_identity_and_nobody_else(
     tor: TorChain,
 ) -> None:
-    """The next circuits of one are others, those of the other client are not.
-
-    On a busy machine a circuit may end by itself, and is then another one too.
-    """
+    """The next circuits of one are others, those of the other client are not."""
     with tor.watched() as streams, controller(tor, "anon") as mine:
-        assert any(_moves_alone(tor, streams, mine) for _ in range(ROUNDS))
+
+        def renew() -> None:
+            mine.signal(stem.Signal.NEWNYM)
+
+        assert any(moves_alone(tor, streams, renew) for _ in range(ROUNDS))
         # Who asked is not cut off.
         assert mine.get_info("status/circuit-established") == "1"
 
 
-def _moves_alone(tor: TorChain, streams: Streams, mine: Any) -> bool:  # noqa: ANN401
-    """Give ``anon`` another identity; return whether ``anon2`` kept a circuit."""
-    one, two = both(tor, streams, 2)
-    mine.signal(stem.Signal.NEWNYM)
-    after_one, after_two = both(tor, streams, 2)
-
-    assert not one & after_one
-    assert not after_one & after_two
-    return bool(two & after_two)
-
-
 def test_what_was_open_is_cut_when_it_is_told(tor: TorChain) -> None:
-    """The control is the other client's connection, which goes on."""
+    """The control is the other client's connection, which goes on.
+
+    On a busy machine its circuit may end by itself, so there are some rounds.
+    """
+    assert any(_goes_on(tor) for _ in range(ROUNDS))
+
+
+def _goes_on(tor: TorChain) -> bool:
+    """Have ``anon`` be cut; return whether the connection of ``anon2`` is not."""
     opened = {}
     for client in ("anon", "anon2"):
         tor.through(client)
@@ -160,7 +163,8 @@ def test_what_was_open_is_cut_when_it_is_told(tor: TorChain) -> None:
             if made.recv(64):
                 found.append(client)
 
-    assert found == ["anon2"]
+    assert "anon" not in found
+    return found == ["anon2"]
 
 
 @pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
@@ -236,7 +240,7 @@ def test_the_list_of_a_client_decides_whether_it_may_ask(tor: TorChain) -> None:
     rule = ("accept", f"dst4={gateway(tor)}/32", "proto=tcp", f"dstports={PORT}")
     tor.firewall("picky", "add", *rule)
     try:
-        assert reaches(tor, "picky", gateway(tor), PORT)
+        is_reached(tor, "picky", gateway(tor))
     finally:
         tor.firewall("picky", "del", number=2)
     assert not reaches(tor, "picky", gateway(tor), PORT)
@@ -258,8 +262,8 @@ def test_nobody_reaches_the_port_of_another(tor: TorChain) -> None:
 
     assert [each for each in tries if reaches(tor, *each)] == []
     # The control, by both versions of IP.
-    assert reaches(tor, "anon", own, PORT)
-    assert reaches(tor, "anon", own6, PORT)
+    is_reached(tor, "anon", own)
+    is_reached(tor, "anon", own6)
 
 
 def test_garbage_and_floods_do_not_stop_the_agent(tor: TorChain) -> None:
@@ -286,6 +290,8 @@ def test_garbage_and_floods_do_not_stop_the_agent(tor: TorChain) -> None:
 
     assert tor.agent("sys-tor") == agent
     assert uplink.leaked == []
+    # It may have to take in first that all of the flood has hung up.
+    is_reached(tor, "anon", gateway(tor))
     with controller(tor, "anon") as mine:
         assert mine.get_info("status/circuit-established") == "1"
 
@@ -319,7 +325,7 @@ def test_a_connection_outlives_tor_and_not_the_agent(tor: TorChain) -> None:
         os.kill(tor.agent("sys-tor"), signal.SIGKILL)
         until(lambda: not mine.is_alive(), within=PATIENCE)
     tor.through("anon")
-    until(lambda: reaches(tor, "anon", gateway(tor), PORT), within=PATIENCE)
+    is_reached(tor, "anon", gateway(tor))
 
 
 def test_with_it_nothing_leaves_but_through_tor_either(tor: TorChain) -> None:
@@ -364,4 +370,4 @@ def test_switched_off_it_is_gone(tor: TorChain) -> None:
     assert "elements" not in after
     # The control, on the same chain.
     tor.become(*SWITCHES)
-    assert reaches(tor, "anon", gateway(tor), PORT)
+    is_reached(tor, "anon", gateway(tor))

@@ -6,7 +6,7 @@ Classes: T12 X8 X9 X10 X11.  Circuits of one conflux set count as one.
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 import pytest
@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 TRIES = 50
+ROUNDS = 5
 SITES = (WEB, OTHER, WEB6)
 TO_TCP, SHARED = "ip qubes to_tcp", 30001
 ELEMENT = re.compile(r"[0-9]+ \. [0-9.]+ : [0-9]+|\"vif[0-9.]+\" \. [0-9.]+ : [0-9]+")
@@ -71,15 +72,27 @@ def test_the_judge_sees_a_circuit_that_is_shared(tor: TorChain) -> None:
     assert one & two
 
 
-def test_a_new_identity_moves_that_client_alone(tor: TorChain) -> None:
-    with tor.watched() as streams:
-        one, two = both(tor, streams, 3)
-        tor.cli("tor", "new-identity", "anon")
-        after_one, after_two = both(tor, streams, 3)
+def moves_alone(tor: TorChain, streams: Streams, renew: Callable[[], object]) -> bool:
+    """Give ``anon`` other circuits; return whether ``anon2`` kept one.
+
+    On a busy machine a circuit may end by itself, and is then another one too: who
+    sees none kept gives it `ROUNDS` of this.
+    """
+    one, two = both(tor, streams, 3)
+    renew()
+    after_one, after_two = both(tor, streams, 3)
 
     assert not one & after_one
-    assert two & after_two
     assert not after_one & after_two
+    return bool(two & after_two)
+
+
+def test_a_new_identity_moves_that_client_alone(tor: TorChain) -> None:
+    def renew() -> None:
+        tor.cli("tor", "new-identity", "anon")
+
+    with tor.watched() as streams:
+        assert any(moves_alone(tor, streams, renew) for _ in range(ROUNDS))
 
 
 def test_newnym_would_move_everybody(tor: TorChain) -> None:
@@ -96,14 +109,13 @@ def test_an_address_that_comes_back_has_none_of_the_old_circuits(
     tor: TorChain,
 ) -> None:
     """X10: a disposable gets the address of one before it, E28 its circuits."""
-    with tor.watched() as streams:
-        one, two = both(tor, streams, 3)
-        tor.cli("prefs", "anon", "netvm", "none")
-        tor.cli("prefs", "anon", "netvm", "sys-tor")
-        after_one, after_two = both(tor, streams, 3)
 
-    assert not one & after_one
-    assert two & after_two
+    def renew() -> None:
+        for netvm in ("none", "sys-tor"):
+            tor.cli("prefs", "anon", "netvm", netvm)
+
+    with tor.watched() as streams:
+        assert any(moves_alone(tor, streams, renew) for _ in range(ROUNDS))
 
 
 def test_what_one_client_asks_for_is_no_word_of_tor_about_another(

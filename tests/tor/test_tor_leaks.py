@@ -161,12 +161,14 @@ def agent_is_killed(tor: TorChain) -> None:
 
 
 def agent_reloads(tor: TorChain) -> None:
-    os.kill(tor.running("torvm"), signal.SIGHUP)
+    with suppress(ProcessLookupError):
+        os.kill(tor.running("torvm"), signal.SIGHUP)
 
 
 def tor_reads_its_file_again(tor: TorChain) -> None:
     """Somebody sends SIGHUP: tor is held then, until the agent lets it out."""
-    os.kill(tor.running("/usr/bin/tor"), signal.SIGHUP)
+    with suppress(ProcessLookupError):
+        os.kill(tor.running("/usr/bin/tor"), signal.SIGHUP)
 
 
 def rules_are_reloaded(tor: TorChain) -> None:

@@ -108,6 +108,6 @@ def test_obfs4_goes_through_the_proxy_and_nowhere_else(
         # The next agent cannot know its ports, so it ends with this one.
         before = tor.process(OBFS4)
         tor.end("torvm")
-        assert until(lambda: tor.runs(OBFS4) and tor.process(OBFS4) != before)
+        assert until(lambda: tor.running(OBFS4) != before)
         assert until(lambda: row(tor)["state"] == "up", within=CIRCUITS)
         assert tor.through("anon") in tor.exits

@@ -26,6 +26,7 @@ from tests.lab.tor_network import TorLab
 pytestmark = pytest.mark.kernel
 
 PATIENCE = 60.0  # seconds; only a failing test waits that long
+RETRY = ("--retry", "3", "--retry-all-errors")  # a circuit may end while it is used
 TORRC = """
 ClientOnly 1
 DataDirectory {folder}
@@ -52,7 +53,7 @@ class Client:
         socks = f"socks5h://localhost{self.folder}/socks"
         with namespaces.inside(self.net):
             done = subprocess.run(
-                ["curl", "-sS", "--max-time", "60", "--proxy", socks, url],
+                ["curl", "-sS", "--max-time", "60", *RETRY, "--proxy", socks, url],
                 capture_output=True,
                 text=True,
                 check=True,
