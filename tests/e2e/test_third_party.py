@@ -152,7 +152,7 @@ def test_names_are_asked_through_the_proxy(home: Machine) -> None:
 def test_what_is_no_tcp_is_refused(home: Machine) -> None:
     assert home.reaches("work", WEB4)
     assert not home.reaches("work", WEB4, UDP, "udp")
-    assert not home.reaches("work", WEB4, proto="ping")
+    assert not home.reaches("work", WEB4, proto="icmp")
 
 
 def test_rules_are_asked_before_the_proxy(home: Machine) -> None:
