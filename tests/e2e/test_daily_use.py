@@ -296,7 +296,7 @@ def test_a_domain_that_may_ask_for_no_name_is_told_none(home: Machine) -> None:
 
 def test_log_tells_what_was_decided(home: Machine) -> None:
     home.does("firewall", "work", "add", "accept", "dst4=203.0.113.7")
-    assert "203.0.113.7" in home.does("log").splitlines()[-1]
+    assert "203.0.113.7" in home.does("log")
 
 
 @pytest.mark.parametrize(

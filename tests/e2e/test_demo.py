@@ -93,7 +93,8 @@ def test_a_demo_that_is_interrupted_leaves_nothing(
     fresh: Machine, demo: subprocess.Popen[str], number: int
 ) -> None:
     before = fresh.host()
-    until(lambda: [net for x in runtimes() for net in (x / "ns").glob("work")])
+    work = "ns/work"
+    until(lambda: [net for x in runtimes() for net in x.glob(work)], PATIENCE)
 
     demo.send_signal(number)
     _, err = demo.communicate(timeout=PATIENCE)
@@ -133,7 +134,7 @@ def test_a_demo_that_is_killed_leaves_nothing_that_runs(
     """Its daemon ends with it, and takes down all that either has started."""
     with machine(policy) as made, begun(made) as demo:
         before = made.host()
-        until(lambda: [net for x in runtimes() for net in x.glob(begins)])
+        until(lambda: [net for x in runtimes() for net in x.glob(begins)], PATIENCE)
         assert made.left()
 
         demo.kill()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.machine import ECHO, HTTPS, RESOLVER4, WEB4, until
+from tests.e2e.machine import ECHO, HTTPS, RESOLVER4, WEB4, stilled, until
 from tests.e2e.openvpn_room import IN_TUNNEL, PORT, Room, room
 from tests.e2e.vpn_room import PATIENCE, PROVIDER, SECRET, SECRET_NAME, kill
 
@@ -109,12 +109,14 @@ def test_a_killed_agent_comes_again_and_so_does_the_tunnel(vpn: Room) -> None:
 
 
 def test_an_impostor_of_the_device_is_removed_and_the_tunnel_works(vpn: Room) -> None:
+    """R7: the agent is held still, or it may be there before the impostor."""
     script = "link delete ovpn0\nlink add ovpn0 type veth peer name impostor\n"
     script += "link set ovpn0 up\nlink set impostor up\n"
     batch = vpn.machine.policy.parent / "impostor"
     batch.write_text(script)
 
-    vpn.machine.tool("sys-vpn", "ip", "-batch", str(batch))
+    with stilled(vpn.agent()):
+        vpn.machine.tool("sys-vpn", "ip", "-batch", str(batch))
 
     until(vpn.flows, PATIENCE)
     assert "impostor" not in vpn.machine.tool("sys-vpn", "ip", "link")
