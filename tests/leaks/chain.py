@@ -228,10 +228,10 @@ def running(
         chain.close()
         if log_size:
             subprocess.run(["umount", "-l", str(runtime / "log")], check=True)
-        shutil.rmtree(runtime, onerror=_gone)
+        shutil.rmtree(runtime, onerror=gone)
 
 
-def _gone(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
+def gone(_: object, path: str, error: tuple[object, BaseException, object]) -> None:
     """Let the daemon, which ends after its last answer, remove its own files."""
     if not isinstance(error[1], FileNotFoundError):
         raise OSError(f"{path} is left") from error[1]

@@ -27,7 +27,7 @@ from controller import namespaces
 from controller.lab.tor_network import NUMBERS, OR_PORT, Network, TorNetwork
 from tests.e2e.machine import until
 from tests.lab.sniffer import EVERY, TCP, Packet, Sniffer
-from tests.leaks.chain import PATIENCE, Chain
+from tests.leaks.chain import PATIENCE, Chain, gone
 
 WEB, WEB6, OTHER = "198.51.100.80", "2001:db8:80::80", "198.51.100.81"
 ATTEMPT = 5.0  # seconds until another circuit is tried
@@ -232,7 +232,7 @@ def tor_chain() -> Iterator[TorChain]:
         yield chain
     finally:
         chain.close()
-        shutil.rmtree(runtime)
+        shutil.rmtree(runtime, onerror=gone)
 
 
 class Uplink:
