@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(2400)]
 # Which tests, and how many each part has: one that vanished would pass.
 PARTS = {
     "tests/guest/inside/test_units_under_systemd.py": 4,
-    "tests/guest/inside/test_daemons_under_systemd.py": 4,
+    "tests/guest/inside/test_daemons_under_systemd.py": 5,
     "tests/vpn/test_wireguard_kernel.py": 27,
     "tests/guest/inside/test_kernel_wireguard.py": 5,
 }

@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The units of a TorVM and of VPNs, with those of the daemons that they start."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from socket import create_server, socket
+from socket import create_connection, create_server, socket
 
 import pytest
 
 from controller import namespaces
+from tests.e2e.machine import ANSWER
 from tests.guest.inside.unit_room import (
+    CLIENT,
+    CLIENT_KEYS,
     OUTSIDE,
     OWN,
     PATIENCE,
     PROVIDER,
+    client,
     drop_in,
     is_confined,
     secret,
+    shown,
     started,
     tool,
+    until,
 )
-from tests.lab.wireguard import Keys, base64
+from tests.lab.wireguard import Keys, base64, server
 from tests.vpn import openvpn_server
 from tests.vpn.openvpn_server import Pki
 
@@ -37,13 +45,14 @@ PROGRAMS = {
     "snowflake": "snowflake-client",
 }
 PORT, IN_TUNNEL = 51820, "10.64.0.2"
+OTHER_END, WEB = "10.64.0.1", 80
 
 
 @contextmanager
-def listening(port: int) -> Iterator[socket]:
+def listening(port: int, address: str = PROVIDER) -> Iterator[socket]:
     """Have somebody listen at the provider."""
     with namespaces.inside(OUTSIDE):
-        made = create_server((PROVIDER, port))
+        made = create_server((address, port))
     with made:
         made.settimeout(PATIENCE)
         yield made
@@ -89,7 +98,7 @@ def provider(tmp_path: Path) -> Iterator[str]:
         tool("ip link add server type wireguard")
         words = f"wg set server listen-port {PORT} private-key {secret}"
         tool(f"{words} peer {public} allowed-ips {IN_TUNNEL}/32")
-        tool("ip address add 10.64.0.1/24 dev server")
+        tool(f"ip address add {OTHER_END}/24 dev server")
         tool("ip link set server up")
     yield "\n".join(
         [
@@ -115,6 +124,80 @@ def test_wireguard_gets_its_profile_as_a_credential_and_comes_up(provider: str) 
 
 
 @pytest.fixture
+def _tun() -> None:
+    """Let everybody have a tun device, as udev does, which is not here."""
+    Path("/dev/net/tun").chmod(0o666)
+
+
+@pytest.fixture
+def _no_module() -> Iterator[None]:
+    """Have a kernel without WireGuard, here and outside (modprobe.d(5))."""
+    refusal = Path("/etc/modprobe.d/no-wireguard.conf")
+    refusal.write_text("install wireguard /bin/false\n")
+    tool("modprobe -r wireguard")
+    yield
+    refusal.unlink()
+    tool("modprobe wireguard")
+
+
+@pytest.fixture
+def go_profile(_no_module: None) -> Iterator[str]:
+    """A server by wireguard-go outside; gives the profile of a client."""
+    keys = Keys()
+    with server(OUTSIDE, PORT, f"{OTHER_END}/24") as made:
+        made.accept(keys.public, f"{IN_TUNNEL}/32")
+        yield made.profile(keys, PROVIDER, DNS="")
+
+
+def arrives(web: socket) -> bool:
+    """Say whether a client reaches who listens in the tunnel, and by the tunnel."""
+    with namespaces.inside(CLIENT):
+        try:
+            made = create_connection((OTHER_END, WEB), ANSWER)
+        except OSError:
+            return False
+    with made:
+        made.sendall(b"hello")
+    taken, (peer, _) = web.accept()
+    with taken:
+        taken.settimeout(PATIENCE)
+        return peer == IN_TUNNEL and taken.recv(4096) == b"hello"
+
+
+@pytest.mark.usefixtures("_tun")
+def test_wireguard_go_runs_confined_and_carries_clients_again_once_killed(
+    go_profile: str,
+) -> None:
+    """By wireguard-go, as the kernel has no WireGuard; systemd starts it again.
+
+    Told to end, it does so in time, though its agent and its device stay.
+    """
+    unit = "ravelin-daemon@wireguard"
+    with (
+        secret("wireguard.conf", go_profile),
+        client(),
+        started("ravelin-vpn@wireguard") as there,
+        listening(WEB, OTHER_END) as web,
+    ):
+        there.give(CLIENT_KEYS)
+        there.hears("/ravelin/report/by", "wireguard-go")
+        there.hears("/ravelin/status", "state=up")
+        until(lambda: arrives(web))
+        assert shown(unit, "ActiveState") == "active"
+        is_confined("wireguard", "wireguard-go")
+
+        before, starts = shown(unit, "MainPID"), int(shown(unit, "NRestarts"))
+        os.kill(int(before), signal.SIGKILL)
+        until(lambda: shown(unit, "MainPID") not in ("0", before))
+        until(lambda: arrives(web))
+        assert int(shown(unit, "NRestarts")) > starts
+        is_confined("wireguard", "wireguard-go")
+
+        tool(f"systemctl stop {unit}")
+        assert shown(unit, "Result") == "success"
+
+
+@pytest.fixture
 def pki(tmp_path: Path) -> Iterator[Pki]:
     """An OpenVPN server outside, with a resolver; gives the authority of both ends."""
     made = Pki(tmp_path / "pki")
@@ -126,9 +209,9 @@ def pki(tmp_path: Path) -> Iterator[Pki]:
         yield made
 
 
+@pytest.mark.usefixtures("_tun")
 def test_openvpn_gets_its_profile_as_a_credential_and_comes_up(pki: Pki) -> None:
     """The agent gives its daemon the tun device, and has asked the resolver in it."""
-    Path("/dev/net/tun").chmod(0o666)  # as udev does, which is not here
     profile = openvpn_server.profile(pki, f"{PROVIDER} 1194")
     with secret("openvpn.conf", profile), started("ravelin-vpn@openvpn") as there:
         there.hears("/ravelin/status", "state=up")

@@ -2,8 +2,9 @@
 """A gateway in a VM whose agents are units, run by a systemd that is process 1.
 
 It has a QubesDB where Qubes has it and an uplink ``eth0``; at its other end is
-the namespace `OUTSIDE`, with whoever serves there at `PROVIDER`.  The package was
-there when the machine started, which made its users and its places.
+the namespace `OUTSIDE`, with whoever serves there at `PROVIDER`.  A client, if a test
+has one, is the namespace `CLIENT`, behind a vif.  The package was there when the
+machine started, which made its users and its places.
 """
 
 import os
@@ -32,7 +33,14 @@ KEYS = {
     "/qubes-secondary-dns": "10.139.1.2",
     "/qubes-netvm-gateway": OWN,
 }
-OUTSIDE = Path("/run/outside")
+VIF, BEHIND, CLIENT_MAC = "vif1.0", "10.137.0.20", "00:16:3e:5e:6c:00"
+# In this order: the empty one commits the rules, and then comes the vif.
+CLIENT_KEYS = {
+    f"/qubes-firewall/{BEHIND}/policy": "accept",
+    f"/qubes-firewall/{BEHIND}": "",
+    f"/ravelin/vif/{VIF}": f"mac={CLIENT_MAC} ip={BEHIND}",
+}
+OUTSIDE, CLIENT = Path("/run/outside"), Path("/run/client")
 PROVIDER = "192.0.2.1"
 T = TypeVar("T")
 
@@ -92,6 +100,24 @@ def uplink() -> Iterator[None]:
             tool("ip link set lo up")
             tool("ip link set far up")
             tool(f"ip route add {OWN} dev far")
+        yield
+
+
+@contextmanager
+def client() -> Iterator[None]:
+    """Have a client behind the gateway; dom0 says who it is by `CLIENT_KEYS`."""
+    with ExitStack() as undo:
+        namespaces.create(CLIENT)
+        undo.callback(namespaces.remove, CLIENT)
+        tool(f"ip link add {VIF} type veth peer name near")
+        undo.callback(tool, f"ip link delete {VIF}")
+        tool(f"ip link set near netns {CLIENT}")
+        with namespaces.inside(CLIENT):
+            tool(f"ip link set near address {CLIENT_MAC}")
+            tool(f"ip address add {BEHIND}/32 dev near")
+            tool("ip link set near up")
+            tool(f"ip route add {OWN} dev near")
+            tool(f"ip route add default via {OWN} dev near")
         yield
 
 
