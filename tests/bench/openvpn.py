@@ -54,7 +54,7 @@ def _recovery(place: Room) -> float:
     begin = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     place.until_state("lost")
-    place.until(lambda: place.course.state == "up" and place.ping(SINK))
+    place.until(lambda: place.course.state == "up" and place.reaches(SINK))
     return time.monotonic() - begin
 
 

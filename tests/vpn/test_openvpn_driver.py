@@ -373,7 +373,7 @@ def test_what_a_server_gave_is_not_in_the_way_of_the_next_one(
         place.until_state("up")
 
         assert place.driver.report()["server"] == f"{OTHER} port 1195/udp"
-        assert place.ping(BEYOND)
+        assert place.reaches(BEYOND)
 
 
 @pytest.mark.usefixtures("steady")
