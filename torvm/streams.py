@@ -5,9 +5,14 @@ A client's name stands in these events as the client wrote it, line breaks and a
 (seen in tor 0.4.9, of DNSPort and SocksPort).  So who asks for a name has tor say
 here what it likes; where the agent asks tor something, that would be the answer.
 Therefore this is a connection of its own, on which nothing is asked.  Each line is
-one whole event or nothing is believed any more, and tor is heard anew.  A name has
-at most `LONGEST_NAME` bytes; to end the event that it is in, and hold another one,
-it would need more.
+one whole event or nothing is believed any more, and tor is heard anew.
+
+What a name cannot do is end the event that it is in, and begin one to which the rest
+of tor's own then belongs.  By DNS a label is shorter than what has to stand before
+the end of an event without a point (`LONGEST_LABEL`).  By SOCKS there is no such
+limit, but tor refuses such a name and says so in the rest of the event, which is why
+an event that says it is none.  Nor has a name the bytes to hold a whole event between
+these two (`LONGEST_NAME`).
 """
 
 import re
@@ -24,6 +29,7 @@ PAUSE = 1.0  # seconds until tor is heard anew
 CHUNK = 1 << 16  # bytes
 LONGEST = 8192  # bytes of a line, with a SOCKS user and a password in it
 LONGEST_NAME = 255  # bytes (RFC 1035, 2.3.4; RFC 1928, 5)
+LONGEST_LABEL = 63  # bytes (RFC 1035, 2.3.4)
 GREETED = (b"250 OK\r", b"250 OK\r")  # to AUTHENTICATE, and to SETEVENTS
 FEWEST = 64  # bytes of what isolates a client's stream, as our listeners have it
 
@@ -39,8 +45,9 @@ _OWN = re.compile(
     rb"%b\.\$[0-9A-F]{40}[^\s\"]{0,30}\.exit:[0-9]{1,5}%b CLIENT_PROTOCOL=UNKNOWN"
     rb"%b[A-Z_,]*\r" % (_HEAD, _WORDS, _TAIL)
 )
-# Nothing in quotation marks stands before it.
+# Nothing in quotation marks stands before either.
 _SOURCE = re.compile(rb'(?: [A-Z_]+=[^\s"]*)*? SOURCE_ADDR=([^\s"]+):[0-9]+(?: |\Z)')
+_REFUSED = re.compile(rb'(?: [A-Z_]+=[^\s"]*)*? REASON=SOCKS_PROTOCOL(?: |\Z)')
 
 
 class Streams:
@@ -122,6 +129,8 @@ class Streams:
         found = _EVENT.fullmatch(untrusted_line)
         if found is None:
             raise ValueError("not one whole event")
+        if _REFUSED.match(found[4]):
+            return []
         source = _SOURCE.match(found[4])
         number, word, circuit = (found[part].decode("ascii") for part in (1, 2, 3))
         whence = None if source is None else source[1].decode("ascii", "replace")

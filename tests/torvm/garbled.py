@@ -7,11 +7,14 @@ asked for before it looks whether that is one.
 
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from controller import namespaces
 from rules.model import Address
 
+PATIENCE = 30.0  # seconds; only a failing test waits that long
 LABEL = 63  # bytes at most
 A_IN = struct.pack("!2H", 1, 1)
 
@@ -21,6 +24,25 @@ NAMES = {
     "an event": b"x\r\n650 STATUS_CLIENT NOTICE CIRCUIT_NOT_ESTABLISHED ",
     "a name of an onion service": b"x\r\n250 OK.onion",
 }
+
+# It ends the event that it is in, and begins another, whose rest is tor's own.
+FORGED = (
+    b"x:0 CLIENT_PROTOCOL=A NYM_EPOCH=0 SESSION_GROUP=0 ISO_FIELDS="
+    + b"A" * 64
+    + b"\r\n650 STREAM 600 SENTCONNECT 700 x"
+)
+
+
+@contextmanager
+def connecting(net: Path, server: tuple[Address, int], name: bytes) -> Iterator[None]:
+    """Ask a SOCKS port for a connection to a name (RFC 1928), and wait for it."""
+    with namespaces.inside(net):
+        made = socket.create_connection((str(server[0]), server[1]), timeout=PATIENCE)
+    with made:
+        made.sendall(b"\x05\x01\x00")
+        assert made.recv(2) == b"\x05\x00"
+        made.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + b"\0\x50")
+        yield
 
 
 def ask(net: Path, server: tuple[Address, int], name: bytes) -> None:

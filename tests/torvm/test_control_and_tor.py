@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -208,6 +209,29 @@ def test_what_a_client_asks_for_is_no_word_of_tor(
     tor.control.listen(PLACES)
     tor.until(lambda said: said == Done(LISTEN))
     assert tor.listening() == PLACES
+
+
+def test_a_name_that_ends_its_event_begins_no_other_one(
+    tor: Running, tmp_path: Path
+) -> None:
+    """By SOCKS a name may be long enough for it; the control is that tor says it."""
+    place = Listener(Kind.SOCKS, LOOPBACK, 10001)
+    tor.out(place)
+    found: list[Said] = []
+
+    def says(said: Said, status: str) -> bool:
+        found.append(said)
+        return isinstance(said, Stream) and said.status == status
+
+    # The forged name ends the first of these events itself.
+    for name, last in ((garbled.FORGED, "CLOSED"), (b"www.example.com", "NEW")):
+        with garbled.connecting(tmp_path / "net", (LOOPBACK, 10001), name):
+            tor.until(partial(says, status=last))
+    numbers = {said.number for said in found if isinstance(said, Stream)}
+
+    assert len(numbers) == 2
+    assert "600" not in numbers
+    assert StreamsLost() not in found
 
 
 def test_whoever_changes_its_options_is_heard(tor: Running) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.torvm import garbled
 from torvm import streams
 from torvm.said import Stream, StreamsLost
 from torvm.streams import PAUSE, Streams
@@ -156,6 +157,19 @@ def test_a_name_is_too_short_for_an_event_that_another_one_hides() -> None:
         # The head of the first is tor's.
         forged = ended.removeprefix(head) + b"\n" + event + b"\n"
         assert len(forged) > streams.LONGEST_NAME
+        # And by DNS there would be a point in what ends one.
+        assert len(ended.rpartition(b".")[2][2:]) > streams.LONGEST_LABEL
+
+
+@pytest.mark.parametrize("source", [b"", b" SOURCE_ADDR=10.137.0.6:1"])
+def test_what_a_refused_name_begins_is_no_event(world: World, source: bytes) -> None:
+    """SOCKS lets it be long enough; the rest of the event then says that it was."""
+    name = garbled.FORGED + b":0" + source + b" A=b"
+    with world.begins() as tor:
+        tor.sendall(b"650 STREAM 9 CLOSED 0 " + name)
+        tor.sendall(b":80 REASON=SOCKS_PROTOCOL CLIENT_PROTOCOL=SOCKS5 " + TAIL)
+
+        assert world.streams.handle() == [Stream("9", "CLOSED", "")]
 
 
 def test_a_line_without_an_end_is_not_kept_for_ever(world: World) -> None:
