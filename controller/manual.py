@@ -76,8 +76,9 @@ RESULTS = (
     "`name`, `label`, `personality`, `netvm`"
 )
 CIRCUITS = (
-    "`circuits`: a list of `domain`, `gateway`, `circuit`, `relays` (country:name of "
-    "each, from here to the exit)"
+    "`circuits`: a list of `domain`, `gateway`, `circuit`, `relays` (country:name "
+    "of each, from here to the exit); `incomplete`: TorVMs of which some may not be "
+    "known, since a client has asked for names that are none"
 )
 ANSWERS = (
     ("down, confirm, restart", CHANGES),

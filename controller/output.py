@@ -173,7 +173,10 @@ def tor(data: Json) -> list[str]:
         of_others = cell(data, "client") != cell(data, "domain")
         all_behind = " (and all behind it)" if of_others else ""
         return [f"{cell(data, 'client')}{all_behind}: other circuits from now on"]
-    return lined(CIRCUITS, rows(data, "circuits"), None)
+    found = lined(CIRCUITS, rows(data, "circuits"), None)
+    if isinstance(data, Mapping) and isinstance(unsure := data["incomplete"], Sequence):
+        found += [f"{name}: perhaps not all, a client hides some" for name in unsure]
+    return found
 
 
 def settings(data: Json, key: str | None) -> list[str]:

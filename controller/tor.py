@@ -18,6 +18,7 @@ UP = "up"  # the state in which a TorVM has circuits
 IDENTITY = "new-identity/"
 CIRCUITS, ANSWERED, OF_CLIENT = "circuits", "circuits-serial", "circuits/"
 ADDRESSES = " addresses"
+MISSED = "streams-missed"  # reported once a client kept the agent from knowing
 # Of all that a TorVM may have open, as many as anybody looks at.
 SHOWN = 1000
 
@@ -64,6 +65,7 @@ def _circuits(deployment: Deployment, name: str | None, *, addresses: bool) -> W
             return found
         wanted, gateways = {found[0].name}, [found[1]]
     rows: list[Json] = []
+    incomplete: list[Json] = []
     for gateway in gateways:
         if why := _not_up(deployment, gateway):
             return why
@@ -77,7 +79,9 @@ def _circuits(deployment: Deployment, name: str | None, *, addresses: bool) -> W
             ),
         )
         rows += [row for row in _rows(deployment, gateway) if row["domain"] in wanted]
-    return Answer({"circuits": rows[:SHOWN]})
+        if MISSED in deployment.databases.report(gateway.name):
+            incomplete.append(gateway.name)
+    return Answer({"circuits": rows[:SHOWN], "incomplete": incomplete})
 
 
 def _through(deployment: Deployment, domain: Domain) -> tuple[Domain, Domain] | Failure:

@@ -157,6 +157,18 @@ def test_everybodys_circuits_are_shown_by_name() -> None:
     ]
 
 
+def test_it_is_said_if_some_may_not_be_known() -> None:
+    """The control is the test before: nothing is said there."""
+
+    def misses(asks: dict[str, str]) -> dict[str, str]:
+        return tells(asks) | {"streams-missed": "3"}
+
+    reply = asked(Agents(answers=misses), "circuits")
+
+    assert isinstance(reply, Answer)
+    assert shown(reply.data)[-1] == "tor: perhaps not all, a client hides some"
+
+
 def test_so_are_those_of_one() -> None:
     reply = asked(Agents(answers=tells), "circuits", domain="anon2")
 
