@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(2400)]
 PARTS = {
     "tests/guest/inside/test_units_under_systemd.py": 4,
     "tests/guest/inside/test_daemons_under_systemd.py": 5,
-    "tests/vpn/test_wireguard_kernel.py": 27,
+    "tests/vpn/test_wireguard_kernel.py": 29,
     "tests/guest/inside/test_kernel_wireguard.py": 5,
 }
 

@@ -174,7 +174,7 @@ class Kernel:
         self.there.add(name)
 
 
-@pytest.mark.parametrize("there", [set(), {TRIED}], ids=["first", "after a kill"])
+@pytest.mark.parametrize("there", [set(), {TRIED}], ids=["first", "after-a-kill"])
 def test_what_an_agent_left_that_was_killed_does_not_hide_wireguard(
     monkeypatch: pytest.MonkeyPatch, there: set[str]
 ) -> None:
