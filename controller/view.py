@@ -200,11 +200,14 @@ def _secret(path: Path) -> bytes:
     Whatever is there now is not waited for, as a FIFO would be.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise OSError(errno.EPERM, "expected a file of mode 0600", str(path))
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(MOST_SECRET)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise OSError(errno.EPERM, "expected a file of mode 0600", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MOST_SECRET)
+    finally:
+        os.close(descriptor)
 
 
 def _keep(directory: Path, owner: int, files: Mapping[str, bytes]) -> None:

@@ -10,6 +10,7 @@ import io
 import logging
 import select
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import stem
@@ -160,16 +161,12 @@ class Control:
         if not message.is_ok():
             raise GoneError("not a tor")
         cookie = self._cookie.read_bytes()
+        self._ask(f"AUTHENTICATE {cookie.hex()}", partial(self._admitted, cookie))
 
-        def admitted(message: Message) -> None:
-            if not message.is_ok():
-                raise GoneError("tor does not know us")
-            self._streams.begin(cookie)
-            self._admitted()
-
-        self._ask(f"AUTHENTICATE {cookie.hex()}", admitted)
-
-    def _admitted(self) -> None:
+    def _admitted(self, cookie: bytes, message: Message) -> None:
+        if not message.is_ok():
+            raise GoneError("tor does not know us")
+        self._streams.begin(cookie)
         self._order("events", f"SETEVENTS {EVENTS}")
         self.look_at_self()
 

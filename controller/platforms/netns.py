@@ -145,12 +145,11 @@ class Netns:
         with suppress(FileExistsError), (resolv / "resolv.conf").open("x") as file:
             file.write(lines)
         inside = {Path(SOCKET).resolve(): start.qubesdb, NOTIFY: path, RESOLV: resolv}
-        inside[CODE] = ROOT
         secrets = {SECRETS: Secrets(start.uid, start.secrets)} if start.secrets else {}
         view = View(
             start.domain,
             hidden=(self._runtime,),
-            let_in={**inside, **self._daemons.meet(start)},
+            let_in={CODE: ROOT, **inside, **self._daemons.meet(start)},
             secrets=secrets,
             tun=bool(start.daemons),
             resolv_conf=RESOLV_CONF,

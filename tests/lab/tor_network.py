@@ -12,6 +12,9 @@ import pytest
 from controller.lab.tor_network import Network, TorNetwork
 from controller.platforms.lab import Internet
 
+# Of curl(1): a circuit may end while it is used, which it takes for no transient error.
+RETRY = ("--retry", "3", "--retry-all-errors")
+
 
 @dataclass(frozen=True, slots=True)
 class TorLab:

@@ -20,9 +20,9 @@ import stem.control
 from controller import namespaces
 from proof.claims import OnlyThrough, OwnOf, Status
 from tests.e2e.machine import until
+from tests.lab.tor_network import RETRY
 from tests.leaks.chain import PATIENCE
 from tests.tor.chain import WEB, TorChain
-from tests.tor.test_tor_daily_use import RETRY
 from tests.tor.test_tor_isolation import ROUNDS, moves_alone
 from tests.tor.test_tor_proof import answered, user, world
 from torvm.desk import AT, MOST

@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.machine import until
 from tests.lab.sniffer import TCP, UDP
+from tests.lab.tor_network import RETRY
 from tests.tor.chain import BRIDGE, CIRCUITS, OTHER, WEB, WEB6, Streams, TorChain
 
 pytestmark = [
@@ -16,8 +17,6 @@ pytestmark = [
 ]
 
 VIRTUAL = "@10.139.1.1"
-# A circuit may end while it is used, which is no transient error of curl(1).
-RETRY = ("--retry", "3", "--retry-all-errors")
 
 
 def row(tor: TorChain, name: str = "sys-tor") -> dict[str, object]:

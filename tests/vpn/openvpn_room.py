@@ -185,6 +185,11 @@ class Room:
         if news:
             self.apply()
 
+    def go_on(self, seconds: float) -> None:
+        """Go on for a while, whatever comes."""
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > end)
+
     def until_state(self, state: str, within: float = DEADLINE) -> None:
         self.until(lambda: self.course.state == state, within)
 

@@ -19,6 +19,7 @@ import pytest
 from agent.berth import CARRIERS
 from controller import namespaces
 from rules.virtual_dns import VIRTUAL4
+from tests.e2e.machine import stilled
 from tests.lab.sniffer import Sniffer
 from tests.vpn.openvpn_room import (
     BEYOND,
@@ -433,12 +434,11 @@ def test_a_daemon_that_stands_still_when_the_uplink_goes_is_left_and_named(
     with running(server):
         up(place, pki)
         (pid,) = place.daemons()
-        os.kill(pid, signal.SIGSTOP)
-        for uplinks in ((), FACTS.uplinks):
-            place.base = replace(FACTS, uplinks=uplinks)
-            place.apply()
-        place.until(lambda: "not do as it is told" in place.driver.trouble())
-        os.kill(pid, signal.SIGCONT)
+        with stilled(pid):
+            for uplinks in ((), FACTS.uplinks):
+                place.base = replace(FACTS, uplinks=uplinks)
+                place.apply()
+            place.until(lambda: "not do as it is told" in place.driver.trouble())
         place.until_state("up")
 
         assert place.daemons() != [pid]
@@ -452,18 +452,15 @@ def test_a_daemon_that_stands_still_while_it_is_up_is_left_and_named(
     monkeypatch.setattr(openvpn_daemon, "QUIET", 1.0)
     with running(server):
         up(place, pki)
-        asked = time.monotonic() + 4
-        place.until(lambda: time.monotonic() > asked)
+        place.go_on(4)
         assert place.course.state == "up"
         (pid,) = place.daemons()
-        os.kill(pid, signal.SIGSTOP)
-        place.until_state("lost")
-        place.until(lambda: "not do as it is told" in place.driver.trouble())
-        turns = place.turns
-        asked = time.monotonic() + 2
-        place.until(lambda: time.monotonic() > asked)
-        assert place.turns - turns < 20
-        os.kill(pid, signal.SIGCONT)
+        with stilled(pid):
+            place.until_state("lost")
+            place.until(lambda: "not do as it is told" in place.driver.trouble())
+            turns = place.turns
+            place.go_on(2)
+            assert place.turns - turns < 20
         place.until_state("up")
 
         assert place.daemons() != [pid]

@@ -21,12 +21,11 @@ from controller.lab.torrc import NUMBERS
 from controller.platforms.lab import Internet
 from controller.ports import PlatformError
 from tests.lab.sniffer import Sniffer
-from tests.lab.tor_network import TorLab
+from tests.lab.tor_network import RETRY, TorLab
 
 pytestmark = pytest.mark.kernel
 
 PATIENCE = 60.0  # seconds; only a failing test waits that long
-RETRY = ("--retry", "3", "--retry-all-errors")  # a circuit may end while it is used
 TORRC = """
 ClientOnly 1
 DataDirectory {folder}
