@@ -29,6 +29,17 @@ from rules.skeleton import V4, V6, Words
 # client could end the Tor of all.
 SHORTEST = 8 + 12
 
+# A name of an onion service is given an address, for DNS as for SOCKS, which tor keeps
+# as long as it runs (MAPADDRESS in its control protocol; connection_edge.c,
+# addressmap.c).  One client alone could use up the addresses, and the memory, of all.
+NAMES = 20  # a second …
+NAMES_AT_ONCE = 1000  # … and so many after a rest of this many seconds:
+REST = NAMES_AT_ONCE // NAMES
+NAMING = f"type iface_index; size 65536; flags dynamic,timeout; timeout {REST}s;"
+TOO_MANY = f"""update @naming \
+{{ iif limit rate over {NAMES}/second burst {NAMES_AT_ONCE} packets }} \
+counter drop comment "too many names\""""
+
 # What a client asks of this domain itself about its address (DHCP) is not judged;
 # if it goes elsewhere it is, when it is forwarded.
 SOCKS, CONTROL = 9050, 9051  # as tor and everybody who looks for them have them
@@ -49,12 +60,15 @@ add map {t} to_tcp {{ {_to(w, "tcp")} }}
 add map {t} to_dns {{ {_to(w, "udp")} }}
 add map {t} to_socks {{ {_to(w, "tcp")} }}
 add map {t} to_control {{ {_to(w, "tcp")} }}
+add set {t} naming {{ {NAMING} }}
 add chain {t} judge {{ type filter hook prerouting priority {BEFORE_DSTNAT}; }}
 flush chain {t} judge
 add rule {t} judge udp sport 68 udp dport 67 return
 add rule {t} judge ct direction original meta l4proto {{ tcp, udp }} \
 {sender} vmap @judged comment "{INTO_DAEMON.name}"
 add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns
+add rule {t} dstnat tcp dport {SOCKS} {sender} @to_socks \
+fib daddr type local {TOO_MANY}
 add rule {t} dstnat tcp dport {SOCKS} fib daddr type local \
 redirect to : {sender} map @to_socks
 add rule {t} dstnat tcp dport {CONTROL} fib daddr type local \
@@ -63,6 +77,7 @@ add rule {t} dstnat tcp flags & (fin | syn | rst | ack) == syn \
 redirect to : {sender} map @to_tcp
 flush chain {t} into-daemon
 add rule {t} into-daemon udp length < {SHORTEST} counter drop comment "no question"
+add rule {t} into-daemon meta l4proto udp {TOO_MANY}
 add rule {t} into-daemon ct status dnat meta l4proto {{ tcp, udp }} accept \
 comment "{INTO_DAEMON.name}"
 """

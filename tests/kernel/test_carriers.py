@@ -6,6 +6,7 @@ The gateway has an uplink ``eth0`` to the namespace ``outside``, a tunnel ``tun9
 packet sockets at the far ends, and each "nothing" has its positive control.
 """
 
+import re
 import select
 import socket
 import struct
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -30,6 +32,7 @@ from rules.flows import CARRIED, CONTROL_PORT, IN_TUNNEL, INTO_DAEMON, PING, All
 from rules.ground import Ground, Match
 from rules.guard import uplink_guard
 from rules.model import Action, Ports
+from rules.redirects import NAMES_AT_ONCE
 from rules.ruleset import ruleset
 from rules.transaction import difference
 
@@ -428,6 +431,67 @@ def test_what_is_too_short_for_a_question_does_not_reach_the_daemon(
 
     assert bool(daemon.heard(PATIENCE if arrives else 0)) is arrives
     daemon.socket.close()
+
+
+def too_many(rig: Rig) -> int:
+    """Return how many packets of clients were names beyond what they may ask for."""
+    with namespaces.inside(rig.net("gateway")):
+        argv = ["nft", "list", "table", "ip", "qubes"]
+        listing = subprocess.check_output(argv, text=True)
+    counters = re.findall(r'packets (\d+) .* comment "too many names"', listing)
+    assert len(counters) == 2
+    return sum(map(int, counters))
+
+
+def test_a_client_asks_for_so_many_names_at_once_and_no_more(rig: Rig) -> None:
+    """Questions of one flow count too; each is one that was heard or one too many."""
+    facts = replace(FACTS, tunnel=None, redirects={22: Redirect(tcp=9100, dns=9101)})
+    rig.load(OPEN, facts)
+    daemon = Listener(rig, "gateway", socket.SOCK_DGRAM, ("10.137.0.9", 9101))
+    client = Listener(rig, "client", socket.SOCK_DGRAM, ("0.0.0.0", 4053))
+    client.socket.connect(("9.9.9.9", 53))
+    sent = heard = 0
+    deadline = monotonic() + PATIENCE
+    while not (late := too_many(rig)):
+        assert monotonic() < deadline, (sent, heard)
+        for _ in range(50):
+            client.socket.send(bytes(12))
+        sent += 50
+        while heard + (late := too_many(rig)) < sent:
+            heard += len(daemon.heard(0.1))
+            assert monotonic() < deadline, (sent, heard, late)
+    daemon.socket.close()
+    client.socket.close()
+
+    assert heard >= NAMES_AT_ONCE
+
+
+def test_names_by_socks_are_of_the_same_number(rig: Rig) -> None:
+    """So is the control: a connection to elsewhere, when no name is left."""
+    redirect = Redirect(tcp=9100, dns=9101, socks=9102)
+    rig.load(OPEN, replace(FACTS, tunnel=None, redirects={22: redirect}))
+    listening = [
+        Listener(rig, "gateway", socket.SOCK_STREAM, ("10.137.0.9", port))
+        for port in (9100, 9102)
+    ]
+    for each in listening:
+        each.socket.listen(1)
+        each.socket.settimeout(PATIENCE)
+    transparent, socks = (each.socket for each in listening)
+    with namespaces.inside(rig.net("client")):
+        for _ in range(NAMES_AT_ONCE):
+            with socket.create_connection(("10.137.0.9", 9050), timeout=PATIENCE):
+                socks.accept()[0].close()
+        deadline = monotonic() + PATIENCE
+        while not too_many(rig):
+            assert monotonic() < deadline
+            with socket.socket() as client:
+                client.settimeout(0)
+                client.connect_ex(("10.137.0.9", 9050))
+        with socket.create_connection((BEYOND, 443), timeout=PATIENCE):
+            transparent.accept()[0].close()
+    for each in listening:
+        each.socket.close()
 
 
 @pytest.mark.parametrize("to", ["9.9.9.9", "10.137.0.9"])

@@ -6,7 +6,7 @@ of them the next one waits until clients flow again, and that is how recovery is
 measured; the others have it come down upon what is not well yet.
 
 ``LEAK_ROUNDS`` says how many, ``LEAK_SEED`` gives an order again.  ``LEAK_RECORD``
-names a file that gets what was seen as a line of JSON (docs/reference/leaks.md).
+names a file that gets what was seen as a line of JSON (docs/reference/leak-tests.md).
 """
 
 import json
