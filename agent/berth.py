@@ -7,6 +7,9 @@ daemon's user.  It waits here; what it is sent it becomes, and its end of the
 connection stays open in the daemon: when that closes, the daemon has ended, and
 the next launcher comes by itself.
 
+The agent may not kill anybody either.  A daemon that hears nothing any more has a
+FIFO for that, ``/run/ravelin/daemon/NAME/end``: its kernel ends it when a byte comes.
+
 ``/run/ravelin/berth/NAME`` is a SOCK_SEQPACKET socket.  One message goes over
 it, JSON with file descriptors beside it (unix(7), SCM_RIGHTS).
 """
@@ -16,6 +19,7 @@ import os
 import pwd
 import select
 import socket
+import stat
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +28,8 @@ from pathlib import Path
 BERTHS = Path("/run/ravelin/berth")
 DAEMONS = Path("/run/ravelin/daemon")
 """Below it each daemon has a directory, where it and the agent meet."""
+END = "end"
+"""The file there that ends the daemon."""
 CARRIERS = "RAVELIN_CARRIERS"
 """In the environment: ``NAME=UID`` of each daemon, with spaces between."""
 
@@ -47,8 +53,11 @@ def uid_of(name: str) -> int:
 class Berth:
     """The place of one daemon.  ``uid`` is who it is."""
 
-    def __init__(self, name: str, directory: Path = BERTHS) -> None:
+    def __init__(
+        self, name: str, directory: Path = BERTHS, daemons: Path = DAEMONS
+    ) -> None:
         self.uid = uid_of(name)
+        self._end = daemons / name / END
         path = directory / name
         path.unlink(missing_ok=True)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,6 +109,18 @@ class Berth:
         message = json.dumps({"argv": list(argv), "env": dict(env or {})}).encode()
         socket.send_fds(self._connection, [message], list(files))
         self._started = True
+
+    def end(self) -> None:
+        """Kill what runs here, also what an earlier agent has started.
+
+        That it has ended is told as ever.  Where nothing runs nothing happens.
+        """
+        # The daemon could put another file there, but none that is worth a byte.
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+        with suppress(OSError), os.fdopen(os.open(self._end, flags), "wb", 0) as fifo:
+            status = os.fstat(fifo.fileno())
+            if stat.S_ISFIFO(status.st_mode) and status.st_uid == self.uid:
+                fifo.write(b"\0")
 
     def close(self) -> None:
         """Leave; a daemon that runs is left alone."""

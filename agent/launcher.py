@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from agent.berth import BERTHS
+from agent.berth import BERTHS, DAEMONS, END
 
 FIRST = 3  # of the descriptors that are not stdin, stdout or stderr
 MAX_FILES = 8
@@ -37,7 +37,23 @@ def come(berth: Path) -> socket.socket:
             return connection
 
 
-def become(name: str, directory: Path = BERTHS) -> NoReturn:
+def mortal(path: Path) -> int:
+    """Make a FIFO that ends this process, whatever becomes of it; return it.
+
+    A byte in it is an event of which the kernel tells by the signal of our choice
+    (F_SETSIG and F_SETOWN, fcntl(2)), with our rights, not those of who wrote it.
+    """
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    # Open for both, so it is no event that a writer goes.
+    fifo = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.fcntl(fifo, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fifo, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fifo, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    return fifo
+
+
+def become(name: str, directory: Path = BERTHS, daemons: Path = DAEMONS) -> NoReturn:
     """Become what the agent sends; end with 1 if it goes without a word."""
     connection = come(directory / name)
     try:
@@ -47,9 +63,9 @@ def become(name: str, directory: Path = BERTHS) -> NoReturn:
     if not message:
         sys.exit(1)
     told = json.loads(message)
-    # Whoever may write to a socket that the daemon makes is of its group.
+    # Whoever may write to what the daemon makes is of its group.
     os.umask(0o007)
-    kept = [*files, connection.fileno()]
+    kept = [*files, connection.fileno(), mortal(daemons / name / END)]
     # First out of the way, for one may stand where another is to be.
     spare = FIRST + len(kept)
     moved = [fcntl.fcntl(each, fcntl.F_DUPFD, spare) for each in kept]

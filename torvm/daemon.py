@@ -84,6 +84,8 @@ class Daemon:
     def next_deadline(self) -> float:
         """Return when to call `handle` at the latest."""
         due = self._start if self._berth.waiting else math.inf
+        if self._stale is not None:
+            due = min(due, self._stale.waits_since + SILENCE)
         if self._reached is None:
             return min(due, self._look)
         return min(due, self._reached.waits_since + SILENCE)
@@ -105,8 +107,11 @@ class Daemon:
         if self.tor is None and any(isinstance(each, Ready) for each in said):
             self.tor, self.ended, self.silent = self._reached, 0, False
             self._start = self._clock()
-        elif self._clock() >= self._reached.waits_since + SILENCE:
+        elif self._hangs(self._reached):
             log.warning("tor does not answer")
+            # The first time it may be the machine that stood still.
+            if self.silent:
+                self._berth.end()
             self.silent = True
             self.lose()
         return said
@@ -172,12 +177,21 @@ class Daemon:
     def _end_stale(self) -> None:
         if self._stale is None:
             return
+        gone = False
         try:
             if any(isinstance(each, Ready) for each in self._stale.handle()):
                 self._stale.halt()
+            elif self._hangs(self._stale):
+                self._berth.end()
+                gone = True
         except GoneError:
+            gone = True
+        if gone:
             self._forget(self._stale)
             self._stale = None
+
+    def _hangs(self, tor: TorBackend) -> bool:
+        return self._clock() >= tor.waits_since + SILENCE
 
     def _forget(self, tor: TorBackend) -> None:
         with suppress(OSError):

@@ -133,6 +133,11 @@ class Daemon:
         """Make it end, by closing the connection; that is told by `handle`."""
         self._door.leave()
 
+    def end(self) -> None:
+        """Make one end that hangs."""
+        self._door.leave()
+        self._berth.end()
+
     def _hear(self) -> list[Outcome]:
         untrusted_words = self._door.hear()
         if self.session is None:
@@ -157,7 +162,7 @@ class Daemon:
             return
         if self._called and self.session is not None:
             self.session.trouble = worse(self.session.trouble, HANGS)
-            self._door.leave()
+            self.end()
         self._expect(called=True)
         self._door.say(openvpn_management.call())
 

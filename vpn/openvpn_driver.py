@@ -242,7 +242,7 @@ class OpenVpn:
         elif self._leave <= now:
             self._trouble = HANGS
             self._leave = math.inf
-            self._daemon.leave()
+            self._daemon.end()
 
     def _patience(self) -> float:
         session = self._daemon.session

@@ -38,6 +38,7 @@ def driver() -> OpenVpn | Hopeless:
     except ProfileError as error:
         return Hopeless(str(error))
     berth = Berth(NAME)
+    berth.end()  # one that hangs since before does not come to the door
     door = Door(DAEMONS / NAME / SOCKET, berth.uid)
     daemon = Daemon(berth, door, profile)
     return OpenVpn(profile, daemon, Choice(Attempts(rotation(profile)), Lookup()))

@@ -5,7 +5,7 @@ It runs as the carrier's user without a capability (`vpn.wireguard_exec`).  The
 agent makes its tun device and the socket it is told by, connects, and takes the
 socket's file away again, so nobody else can ask it for its keys.
 
-It ends when its device is deleted; there is no other way, and none is needed.
+It ends when its device is deleted; only one that hangs is killed.
 """
 
 import logging
@@ -13,6 +13,7 @@ import os
 import re
 import select
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,7 @@ PROGRAM = Path("/usr/bin/wireguard-go")
 LAST_WITH_HEADER = 20230223
 VERSION = re.compile(rb"0\.0\.(20[0-9]{6})")
 PYTHON = "/usr/bin/python3"
+SILENCE = 30.0  # seconds that an answer may take
 WRAPPER = str(Path(__file__).with_name("wireguard_exec.py"))
 
 
@@ -47,6 +49,7 @@ class WireguardGo:
         self._talk: Conversation | None = None
         self._peer: PeerState | None = None
         self._due = 0  # answers that have not come
+        self._spoke = 0.0  # when the last one came, or none was due
         self._stale = 0  # the first of them, about what was set before
         self._ready = select.epoll()
         self._ready.register(berth, select.EPOLLIN)
@@ -144,7 +147,7 @@ class WireguardGo:
 
     def _take(self, peers: list[PeerState]) -> bool:
         """Take an answer; return whether it tells of the peer."""
-        self._due -= 1
+        self._due, self._spoke = self._due - 1, time.monotonic()
         if self._stale:
             self._stale -= 1
             return False
@@ -160,6 +163,11 @@ class WireguardGo:
     def _ask(self, question: bytes) -> None:
         if self._talk is None:
             return
+        if not self._due:
+            self._spoke = time.monotonic()
+        elif time.monotonic() >= self._spoke + SILENCE:
+            log.warning("%s does not answer", self.word)
+            self._berth.end()
         try:
             self._talk.ask(question)
             self._due += 1

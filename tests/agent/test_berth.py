@@ -6,6 +6,7 @@ The launcher is the real program, as the user that the berth is for.
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.berth import CARRIERS, Berth, uid_of
+from agent.berth import CARRIERS, END, Berth, uid_of
 
 pytestmark = pytest.mark.kernel
 
 ROOT = Path(__file__).parents[2]
-DAEMON, SOMEBODY = 61600, 61601
+DAEMON, SOMEBODY, AGENT = 61600, 61601, 61602
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 TELL = (
     "import os, sys; "
@@ -36,13 +37,17 @@ def directory(tmp_path: Path) -> Path:
     for each in (made, *made.parents):
         if each.is_relative_to(tmp_path.parents[1]):
             each.chmod(0o755)
+    meeting = tmp_path / "daemon" / "tor"
+    meeting.mkdir(parents=True)
+    os.chown(meeting, DAEMON, AGENT)
+    meeting.chmod(0o2770)
     return made
 
 
 @pytest.fixture
 def berth(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Berth]:
     monkeypatch.setenv(CARRIERS, f"other=1 tor={DAEMON}")
-    made = Berth("tor", directory)
+    made = Berth("tor", directory, directory.parent / "daemon")
     yield made
     made.close()
 
@@ -58,7 +63,8 @@ def launch(directory: Path) -> Iterator[Launch]:
         code = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
             "from pathlib import Path\nfrom agent.launcher import become\n"
-            f"become('tor', Path({str(directory)!r}))"
+            f"here = Path({str(directory)!r})\n"
+            "become('tor', here, here.parent / 'daemon')"
         )
         argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
         argv += ["--bounding-set=-all", "/usr/bin/python3", "-I", "-c", code]
@@ -132,7 +138,7 @@ def test_who_comes_before_the_agent_waits_for_it(
 ) -> None:
     launch()
     monkeypatch.setenv(CARRIERS, f"tor={DAEMON}")
-    berth = Berth("tor", directory)
+    berth = Berth("tor", directory, directory.parent / "daemon")
     until(berth, lambda: berth.waiting)
     berth.close()
 
@@ -197,3 +203,84 @@ def test_the_user_of_a_daemon_is_named_by_who_starts_it(
     assert uid_of("pt") == 8
     with pytest.raises(LookupError):
         uid_of("ravelin-nobody")
+
+
+def test_one_that_hears_nothing_any_more_is_ended(
+    berth: Berth, launch: Launch, directory: Path
+) -> None:
+    """By the next agent too, which knows of it by the FIFO alone."""
+    launcher = launch()
+    until(berth, lambda: berth.waiting)
+    start(berth)
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline()
+    launcher.send_signal(signal.SIGSTOP)
+    berth.close()
+    later = Berth("tor", directory, directory.parent / "daemon")
+    later.end()
+    later.close()
+
+    assert launcher.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_who_is_of_the_group_ends_it_and_nobody_else(
+    berth: Berth, launch: Launch, directory: Path
+) -> None:
+    """Without any right, as the agent is: it may not send the signal itself."""
+    launcher = launch()
+    until(berth, lambda: berth.waiting)
+    start(berth)
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline()
+    fifo = directory.parent / "daemon" / "tor" / END
+    write = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')"
+    kill = "import os, sys; os.kill(int(sys.argv[1]), 9)"
+
+    assert as_user(SOMEBODY, write, fifo) != 0
+    assert as_user(AGENT, kill, launcher.pid) != 0
+    assert launcher.poll() is None
+    assert as_user(AGENT, write, fifo) == 0
+    assert launcher.wait(PATIENCE) == -signal.SIGKILL
+
+
+def as_user(uid: int, code: str, word: object) -> int:
+    argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    argv += ["--bounding-set=-all", "--inh-caps=-all"]
+    argv += [sys.executable, "-I", "-c", code, str(word)]
+    return subprocess.run(argv, stderr=subprocess.DEVNULL, check=False).returncode
+
+
+@pytest.mark.parametrize(
+    ("made_by", "link", "found"),
+    [(DAEMON, False, b"\0"), (DAEMON, True, b""), (SOMEBODY, False, b"")],
+    ids=["its own", "a link", "somebody else's"],
+)
+def test_nothing_is_written_but_to_a_fifo_of_the_daemon(
+    berth: Berth, directory: Path, made_by: int, found: bytes, *, link: bool
+) -> None:
+    fifo = directory.parent / "daemon" / "tor" / END
+    there = fifo.with_name("elsewhere") if link else fifo
+    os.mkfifo(there)
+    os.chown(there, made_by, made_by)
+    if link:
+        fifo.symlink_to(there)
+    reader = os.open(there, os.O_RDONLY | os.O_NONBLOCK)
+    keeper = os.open(there, os.O_WRONLY)  # or it would say that it has ended
+
+    berth.end()
+    try:
+        assert os.read(reader, 9) == found
+    except BlockingIOError:
+        assert found == b""
+    finally:
+        os.close(reader)
+        os.close(keeper)
+
+
+def test_nothing_is_written_to_a_file(berth: Berth, directory: Path) -> None:
+    file = directory.parent / "daemon" / "tor" / END
+    file.write_bytes(b"")
+    os.chown(file, DAEMON, DAEMON)
+
+    berth.end()
+    assert file.read_bytes() == b""

@@ -7,16 +7,20 @@ sends the same frames past the guard and the rules.
 """
 
 import os
+import select
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import Ether
 
+from agent.berth import DAEMONS, END
 from controller import namespaces
 from tests.lab import attacks
 from tests.lab.attacks import PROBE, ip
@@ -24,7 +28,7 @@ from tests.lab.scene import Scene
 from tests.lab.sniffer import TCP as TCP_NUMBER
 from tests.lab.sniffer import Sniffer
 from tests.leaks.rounds import Record, happen
-from tests.tor.chain import BRIDGE, RELAYS, WEB, WEB6, TorChain
+from tests.tor.chain import BRIDGE, PATIENCE, RELAYS, WEB, WEB6, TorChain
 
 pytestmark = pytest.mark.kernel
 
@@ -156,6 +160,21 @@ def tor_is_killed(tor: TorChain) -> None:
     tor.end("/usr/bin/tor")
 
 
+def tor_stands_still_and_is_ended(tor: TorChain) -> None:
+    """Its agent does that after two minutes; this does it as the agent would."""
+    pid, agent = tor.running("/usr/bin/tor"), tor.running("torvm")
+    status = Path(f"/proc/{agent}/status").read_text()
+    uid = status.partition("Uid:")[2].split()[0]
+    argv = ["nsenter", f"--mount=/proc/{agent}/ns/mnt", "setpriv", f"--reuid={uid}"]
+    argv += [f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+    argv += ["timeout", "5", "sh", "-c", f"echo > {DAEMONS}/tor/{END}"]
+    with suppress(ProcessLookupError), os.fdopen(os.pidfd_open(pid)) as handle:
+        os.kill(pid, signal.SIGSTOP)
+        subprocess.run(argv, check=True)
+        assert select.select([handle], [], [], PATIENCE)[0]
+    tor.running("/usr/bin/tor")
+
+
 def agent_is_killed(tor: TorChain) -> None:
     tor.end("torvm")
 
@@ -236,6 +255,7 @@ def bridges_are_misspelt(tor: TorChain) -> None:
 
 HAPPENINGS: tuple[Happening, ...] = (
     tor_is_killed,
+    tor_stands_still_and_is_ended,
     agent_is_killed,
     both_are_killed,
     agent_reloads,

@@ -148,6 +148,7 @@ class FakeBerth(Berth):
     waiting: bool = False  # type: ignore[assignment]
     running: bool = False  # type: ignore[assignment]
     uid: int = 61000
+    ended: int = 0
     started: list[list[str]] = field(default_factory=list)
     given: list[bytes] = field(default_factory=list)
     env: list[Mapping[str, str]] = field(default_factory=list)
@@ -167,6 +168,9 @@ class FakeBerth(Berth):
     def handle(self) -> bool:
         self.readable.rest()
         return True
+
+    def end(self) -> None:
+        self.ended += 1
 
     def start(
         self,

@@ -204,6 +204,41 @@ def test_one_that_does_not_answer_is_lost_until_it_does(world: World) -> None:
     assert world.daemon.tor is found
     assert not world.daemon.silent
     assert len(world.berth.started) == 1
+    assert world.berth.ended == 0
+
+
+def test_one_that_does_not_answer_for_longer_is_ended(world: World) -> None:
+    """Once it may be the machine that stood still, and tor that was not heard yet."""
+    world.starts().waits_since = world.now
+    world.passes(SILENCE)
+    for ended in (1, 2):
+        found = world.listens(FakeTor())
+        found._said.clear()
+        world.passes(LOOK)
+        found.waits_since = world.now
+        world.passes(SILENCE - 1)
+        assert world.berth.ended == ended - 1
+        world.passes(1)
+        assert world.berth.ended == ended
+    world.listening.clear()
+    world.berth.leave()
+    assert world.starts() is world.daemon.tor
+
+
+def test_one_of_another_configuration_that_does_not_answer_is_ended(
+    world: World,
+) -> None:
+    stale = world.listens(FakeTor(), str(world.folder / "other.control"))
+    stale._said.clear()
+    world.passes(LOOK)
+    world.listening.clear()
+    stale.waits_since = world.now
+    world.passes(SILENCE - 1)
+    assert world.berth.ended == 0
+    assert world.daemon.next_deadline() <= world.now + 1
+    world.passes(1)
+    assert world.berth.ended == 1
+    assert stale.closed
 
 
 def test_no_descriptor_is_left_open(world: World) -> None:

@@ -62,8 +62,9 @@ def provider(net: Path, tmp_path: Path, ip: Ip) -> Iterator[Server]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    for name in ("berth", "meeting"):
+    for name in ("berth", "meeting", "meeting/wireguard"):
         (tmp_path / name).mkdir()
+    os.chown(tmp_path / "meeting/wireguard", DAEMON, 0)
     for each in (tmp_path / "berth", *(tmp_path / "berth").parents):
         if each.is_relative_to(tmp_path.parents[1]):
             each.chmod(0o755)
@@ -76,7 +77,7 @@ def device(
 ) -> Iterator[WireguardGo]:
     assert net.exists()
     monkeypatch.setenv(CARRIERS, f"wireguard={DAEMON}")
-    berth = Berth("wireguard", directory / "berth")
+    berth = Berth("wireguard", directory / "berth", directory / "meeting")
     made = WireguardGo(berth, "wg0", directory / "meeting")
     yield made
     made.close()

@@ -60,7 +60,7 @@ import sys
 sys.path.insert(0, "{root}")
 from pathlib import Path
 from agent.launcher import become
-become("openvpn", Path("{berths}"))'
+become("openvpn", Path("{folder}/berth"), Path("{folder}/daemon"))'
 """
 LINKS = f"""
 ip -n gateway link add eth0 index 20 type veth peer name wan netns outside
@@ -123,14 +123,14 @@ class Room:
         if login is not None:
             parsed = replace(parsed, login=read_login(login))
         berths, meeting = self.folder / "berth", self.folder / "daemon"
-        for directory in (berths, meeting):
+        for directory in (berths, meeting, meeting / start.NAME):
             directory.mkdir()
             directory.chmod(0o777)
         with namespaces.inside(self.net("gateway")):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             firewall = Nft()
             firewall.load(constant(carrier=True, table=capacity()))
-            self.berth = Berth(start.NAME, berths)
+            self.berth = Berth(start.NAME, berths, meeting)
             self.door = Door(meeting / start.SOCKET, self.berth.uid)
             self.daemon = Daemon(self.berth, self.door, parsed)
             choice = Choice(Attempts(start.rotation(parsed)), Lookup())
@@ -230,7 +230,7 @@ class Room:
         """As the service manager does."""
         if self._launcher is not None and self._launcher.poll() is None:
             return
-        script = LAUNCH.format(uid=DAEMON, root=ROOT, berths=self.folder / "berth")
+        script = LAUNCH.format(uid=DAEMON, root=ROOT, folder=self.folder)
         argv = ["unshare", "-m", "sh", "-c", script]
         log = (self.folder / "log").open("ab")
         with log:

@@ -426,7 +426,7 @@ def test_without_an_uplink_it_waits_and_goes_on_when_there_is_one(
     assert place.trail == ["connecting", "up", "down", "connecting", "up"]
 
 
-def test_a_daemon_that_stands_still_when_the_uplink_goes_is_left_and_named(
+def test_a_daemon_that_stands_still_when_the_uplink_goes_is_named_and_ended(
     pki: Pki, place: Room, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not hold as it is told, and would be waited for, for ever."""
@@ -439,13 +439,13 @@ def test_a_daemon_that_stands_still_when_the_uplink_goes_is_left_and_named(
                 place.base = replace(FACTS, uplinks=uplinks)
                 place.apply()
             place.until(lambda: "not do as it is told" in place.driver.trouble())
-        place.until_state("up")
+            place.until_state("up")
 
-        assert place.daemons() != [pid]
+        assert pid not in place.daemons()
         assert place.driver.trouble() == ""
 
 
-def test_a_daemon_that_stands_still_while_it_is_up_is_left_and_named(
+def test_a_daemon_that_stands_still_while_it_is_up_is_named_and_ended(
     pki: Pki, place: Room, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its device is there and its clients would wait; one that is idle stays."""
@@ -458,12 +458,9 @@ def test_a_daemon_that_stands_still_while_it_is_up_is_left_and_named(
         with stilled(pid):
             place.until_state("lost")
             place.until(lambda: "not do as it is told" in place.driver.trouble())
-            turns = place.turns
-            place.go_on(2)
-            assert place.turns - turns < 20
-        place.until_state("up")
+            place.until_state("up")
 
-        assert place.daemons() != [pid]
+        assert pid not in place.daemons()
 
 
 def held(place: Room) -> bool:

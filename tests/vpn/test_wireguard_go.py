@@ -16,6 +16,7 @@ from socket import if_nametoindex
 
 import pytest
 
+from tests.e2e.machine import stilled
 from tests.lab.pinging import answered
 from tests.lab.wireguard import Keys, Server, public_of
 from tests.vpn.wireguard_room import (
@@ -27,6 +28,7 @@ from tests.vpn.wireguard_room import (
     launcher,
     use,
 )
+from vpn import wireguard_go
 from vpn.endpoints import Endpoint, Target
 from vpn.wireguard_device import PeerState, Setting
 from vpn.wireguard_exec import MACHINES, NoFilterError, install, program
@@ -113,7 +115,25 @@ def test_it_carries_data_and_has_no_right(
         assert {int(line.split()[1], 16) for line in caps} == {0}
         assert Path(f"/proc/{daemon.pid}/exe").readlink().name == "wireguard-go"
         # Nobody else can ask it for its keys: its socket has no name any more.
-        assert list((directory / "meeting").iterdir()) == []
+        assert not (directory / "meeting" / "uapi").exists()
+
+
+def test_one_that_does_not_answer_is_ended(
+    device: WireguardGo,
+    provider: Server,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It stands still, and its device may be taken away without its noticing."""
+    monkeypatch.setattr(wireguard_go, "SILENCE", 2.0)
+
+    def ended() -> bool:
+        device.look()
+        return not device.ready
+
+    with connected(device, provider, directory) as (daemon, _), stilled(daemon.pid):
+        until(device, ended)
+        assert daemon.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_what_it_tells_is_what_the_server_counts(

@@ -24,7 +24,8 @@ def launcher(directory: Path) -> Iterator["subprocess.Popen[bytes]"]:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\nfrom agent.launcher import become\n"
-        f"become('wireguard', Path({str(directory / 'berth')!r}))"
+        f"here = Path({str(directory)!r})\n"
+        "become('wireguard', here / 'berth', here / 'meeting')"
     )
     argv = ["setpriv", f"--reuid={DAEMON}", f"--regid={DAEMON}", "--clear-groups"]
     argv += ["--bounding-set=-all", "--inh-caps=-all", "/usr/bin/python3", "-I"]
