@@ -67,8 +67,7 @@ add rule {t} judge udp sport 68 udp dport 67 return
 add rule {t} judge ct direction original meta l4proto {{ tcp, udp }} \
 {sender} vmap @judged comment "{INTO_DAEMON.name}"
 add rule {t} dstnat udp dport 53 redirect to : {sender} map @to_dns
-add rule {t} dstnat tcp dport {SOCKS} {sender} @to_socks \
-fib daddr type local {TOO_MANY}
+add rule {t} dstnat tcp dport {SOCKS} fib daddr type local {TOO_MANY}
 add rule {t} dstnat tcp dport {SOCKS} fib daddr type local \
 redirect to : {sender} map @to_socks
 add rule {t} dstnat tcp dport {CONTROL} fib daddr type local \

@@ -35,8 +35,8 @@ KNOWN = {
         ReadWritePaths Restart RestartSec RestrictAddressFamilies
         RestrictNamespaces RestrictRealtime RestrictSUIDSGID SetCredential
         StateDirectory StateDirectoryMode SupplementaryGroups
-        SystemCallArchitectures SystemCallFilter TimeoutStartSec TimeoutStopSec
-        Type UMask User WatchdogSec""",
+        SystemCallArchitectures SystemCallFilter TemporaryFileSystem TimeoutStartSec
+        TimeoutStopSec Type UMask User WatchdogSec""",
     "Install": "WantedBy",
 }
 EACH = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
@@ -137,10 +137,19 @@ def test_tor_is_ended_by_a_signal_that_it_listens_to() -> None:
 
 def test_a_daemon_has_its_state_where_it_is_on_one_machine() -> None:
     found = directives(DAEMON)
-    bound = found["Service", "BindPaths"].partition(":")
+    bound = found["Service", "BindPaths"].split()[0].partition(":")
 
     assert bound[0] == f"/var/lib/{found['Service', 'StateDirectory']}"
     assert bound[2] == ENVIRONMENT["STATE_DIRECTORY"]
+
+
+def test_a_daemon_sees_its_own_place_alone() -> None:
+    """Its group, the agent's, could read tor's cookie; tests/guest looks itself."""
+    found = directives(DAEMON)
+
+    assert found["Service", "TemporaryFileSystem"] == f"{DAEMONS}:ro"
+    assert found["Service", "BindPaths"].split()[1] == f"{DAEMONS}/%i"
+    assert found["Service", "ReadWritePaths"] == f"{DAEMONS}/%i"
 
 
 def lines(path: Path) -> list[list[str]]:

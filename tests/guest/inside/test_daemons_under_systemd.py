@@ -10,6 +10,7 @@ from socket import create_connection, create_server, socket
 
 import pytest
 
+from agent.berth import DAEMONS, END
 from controller import namespaces
 from tests.e2e.machine import ANSWER
 from tests.guest.inside.unit_room import (
@@ -46,6 +47,8 @@ PROGRAMS = {
 }
 PORT, IN_TUNNEL = 51820, "10.64.0.2"
 OTHER_END, WEB = "10.64.0.1", 80
+AGENT = "setpriv --reuid=ravelin-agent --regid=ravelin-agent --clear-groups"
+END_AS_AGENT = f"{AGENT} cp /etc/passwd {DAEMONS}/wireguard/{END}"
 
 
 @contextmanager
@@ -170,6 +173,8 @@ def test_wireguard_go_runs_confined_and_carries_clients_again_once_killed(
 ) -> None:
     """By wireguard-go, as the kernel has no WireGuard; systemd starts it again.
 
+    One that stands still is ended as the agent does it, and with its rights.
+
     Told to end, it does so in time, though its agent and its device stay.
     """
     unit = "ravelin-daemon@wireguard"
@@ -186,12 +191,15 @@ def test_wireguard_go_runs_confined_and_carries_clients_again_once_killed(
         assert shown(unit, "ActiveState") == "active"
         is_confined("wireguard", "wireguard-go")
 
-        before, starts = shown(unit, "MainPID"), int(shown(unit, "NRestarts"))
-        os.kill(int(before), signal.SIGKILL)
-        until(lambda: shown(unit, "MainPID") not in ("0", before))
-        until(lambda: arrives(web))
-        assert int(shown(unit, "NRestarts")) > starts
-        is_confined("wireguard", "wireguard-go")
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            before, starts = shown(unit, "MainPID"), int(shown(unit, "NRestarts"))
+            os.kill(int(before), number)
+            if number == signal.SIGSTOP:
+                tool(END_AS_AGENT)
+            until(lambda old=before: shown(unit, "MainPID") not in ("0", old))
+            until(lambda: arrives(web))
+            assert int(shown(unit, "NRestarts")) > starts
+            is_confined("wireguard", "wireguard-go")
 
         tool(f"systemctl stop {unit}")
         assert shown(unit, "Result") == "success"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from agent.berth import DAEMONS
 from controller import namespaces
 
 ROOT = Path(__file__).parents[3]
@@ -202,3 +203,5 @@ def is_confined(name: str, program: str) -> None:
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert (str(state.st_uid), state.st_mode & 0o7777) == (user, 0o700)
+    places = Path(f"/proc/{pid}/root{DAEMONS}").iterdir()
+    assert [place.name for place in places] == [name]
