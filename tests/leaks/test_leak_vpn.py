@@ -17,7 +17,7 @@ from itertools import groupby
 
 import pytest
 
-from tests.e2e.machine import stilled, until
+from tests.e2e.machine import hang, stilled, until
 from tests.e2e.openvpn_room import Room as OpenVpnRoom
 from tests.e2e.vpn_room import OTHER_END, PATIENCE, PROVIDER, impostor, kill
 from tests.lab.sniffer import Packet, Sniffer
@@ -37,6 +37,11 @@ Happening = Callable[[Vpn], None]
 
 def the_daemon_is_killed(vpn: Vpn) -> None:
     kill(vpn.room.daemon())
+
+
+def the_daemon_stands_still(vpn: Vpn) -> None:
+    """And is ended, which its agent does after half a minute or a whole one."""
+    hang(vpn.room.daemon(), vpn.kind)
 
 
 def the_device_is_deleted(vpn: Vpn) -> None:
@@ -148,6 +153,7 @@ def the_server_is_lost(vpn: Vpn) -> None:
 
 HAPPENINGS: tuple[Happening, ...] = (
     the_daemon_is_killed,
+    the_daemon_stands_still,
     the_device_is_deleted,
     the_device_is_set_down,
     the_agent_is_killed,

@@ -7,28 +7,25 @@ sends the same frames past the guard and the rules.
 """
 
 import os
-import select
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import Ether
 
-from agent.berth import DAEMONS, END
 from controller import namespaces
+from tests.e2e.machine import hang
 from tests.lab import attacks
 from tests.lab.attacks import PROBE, ip
 from tests.lab.scene import Scene
 from tests.lab.sniffer import TCP as TCP_NUMBER
 from tests.lab.sniffer import Sniffer
 from tests.leaks.rounds import Record, happen
-from tests.tor.chain import BRIDGE, PATIENCE, RELAYS, WEB, WEB6, TorChain
+from tests.tor.chain import BRIDGE, RELAYS, WEB, WEB6, TorChain
 
 pytestmark = pytest.mark.kernel
 
@@ -161,17 +158,8 @@ def tor_is_killed(tor: TorChain) -> None:
 
 
 def tor_stands_still_and_is_ended(tor: TorChain) -> None:
-    """Its agent does that after two minutes; this does it as the agent would."""
-    pid, agent = tor.running("/usr/bin/tor"), tor.running("torvm")
-    status = Path(f"/proc/{agent}/status").read_text()
-    uid = status.partition("Uid:")[2].split()[0]
-    argv = ["nsenter", f"--mount=/proc/{agent}/ns/mnt", "setpriv", f"--reuid={uid}"]
-    argv += [f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
-    argv += ["timeout", "5", "sh", "-c", f"echo > {DAEMONS}/tor/{END}"]
-    with suppress(ProcessLookupError), os.fdopen(os.pidfd_open(pid)) as handle:
-        os.kill(pid, signal.SIGSTOP)
-        subprocess.run(argv, check=True)
-        assert select.select([handle], [], [], PATIENCE)[0]
+    """Its agent does that after two minutes; this is the same at once."""
+    hang(tor.running("/usr/bin/tor"), "tor")
     tor.running("/usr/bin/tor")
 
 
