@@ -25,6 +25,7 @@ from tests.lab.ends import MARKER
 
 ETH_ALL, ETH_IP, ETH_ARP, ETH_VLAN, ETH_IP6 = 0x0003, 0x0800, 0x0806, 0x8100, 0x86DD
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
+MLD_REPORT = 143  # RFC 3810
 EXTENSIONS = (0, 43, 60, 135, 139, 140)  # RFC 8200 and IANA, all with a length byte
 FRAGMENT, AUTHENTICATION = 44, 51
 SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA = 263, 6, 8  # linux/if_packet.h
@@ -69,8 +70,13 @@ class Packet:
     @property
     def neighbourly(self) -> bool:
         """ARP or the ND, RS, RA and MLD by which an IPv6 link keeps itself."""
-        ours = self.protocol == ICMP6 and self.icmp_type in (*range(130, 138), 143)
-        return self.ethertype == ETH_ARP or ours
+        ours = self.protocol == ICMP6 and self.icmp_type in range(130, 138)
+        return self.ethertype == ETH_ARP or ours or self.joining
+
+    @property
+    def joining(self) -> bool:
+        """A report of MLD: a link that came up sends two within a second."""
+        return self.protocol == ICMP6 and self.icmp_type == MLD_REPORT
 
 
 _address = lru_cache(maxsize=4096)(ip_address)

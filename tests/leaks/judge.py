@@ -54,9 +54,12 @@ class Wires:
 
     @property
     def foreign(self) -> list[Packet]:
-        """Frames that do not have the source address of the gateway they left."""
+        """Frames that do not have the source address of the gateway they left.
+
+        A new link has none yet when it joins its groups.
+        """
         return [
-            *(p for p in self.middle if p.source not in self._own),
+            *(p for p in self.middle if p.source not in self._own and not p.joining),
             *(p for p in self.outer if p.source not in NETVM_OWN),
         ]
 
