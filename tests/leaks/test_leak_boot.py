@@ -12,7 +12,7 @@ own frames only those that could carry a client's are judged.
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.lab import attacks
 from tests.lab.prober import Flood
 from tests.lab.routed import CLIENT4, CLIENT6, GATEWAY4, GATEWAY6, Routed, routed
 from tests.lab.scene import Scene
-from tests.lab.sniffer import Sniffer
+from tests.lab.sniffer import Packet, Sniffer
 from tests.leaks.chain import GATEWAYS, PATIENCE, ROOT, Chain, appvm, running
 from tests.leaks.judge import NETVM_OWN, Wires
 
@@ -60,7 +60,14 @@ def floods(chain: Chain) -> Iterator[list[tuple[str, Flood]]]:
                     chain.net(client), chain.internet.net, to, port, rate=2500
                 )
                 found.append((client, stack.enter_context(flood)))
+            with Sniffer(chain.net(client), "eth0", drain=0.1) as wire:
+                for port in PORTS.values():
+                    wire.wait(of_port(port))
         yield found
+
+
+def of_port(port: int) -> Callable[[Packet], bool]:
+    return lambda packet: packet.port == port
 
 
 def judged(found: list[tuple[str, Flood]]) -> None:
