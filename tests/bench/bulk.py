@@ -180,7 +180,7 @@ def transfer(far: Path, server: Path, seconds: int, options: str = "") -> float:
         said = json.loads(
             run(
                 far,
-                f"iperf3 -J -c {SINK} -t {seconds} --connect-timeout 5000 {options}",
+                f"iperf3 -J -c {SINK} -t {seconds} --connect-timeout 30000 {options}",
             )
         )
         serving.stdout.read()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from time import monotonic
 
 from controller import namespaces
 from rules.pace import pace
@@ -32,6 +33,7 @@ SINK = "198.51.100.1"
 OUTER, INNER = "10.138.0.1", "10.138.0.2"
 BURST = Path(burst.__file__)
 RULE = {"0000": "action=accept"}
+PATIENCE = 20.0  # seconds, for what is under way when the last was sent
 FAR = 1 << 31  # flows of a table: a client's pace costs the same and is not reached
 # Everything that arrives is counted, and answered by nobody.
 COUNT = """
@@ -77,14 +79,18 @@ class Way:
         argv = [sys.executable, str(BURST), str(packets), str(self.first)]
         seconds = float(run(self.client, *argv, str(self.flows or packets)))
         self.first += packets if self.flows is None else 0
-        answer = run(self.sink, "nft -j list counter ip bench arrived")
-        found = (entry.get("counter") for entry in json.loads(answer)["nftables"])
-        arrived = next(counter["packets"] for counter in found if counter)
-        if arrived < packets:
-            raise RuntimeError(f"{arrived} of {packets} packets arrived")
+        deadline = monotonic() + PATIENCE
+        while (arrived := self._arrived()) < packets:
+            if monotonic() > deadline:
+                raise RuntimeError(f"{arrived} of {packets} packets arrived")
         for net in (self.router, self.client, self.sink):
             run(net, "conntrack -F")
         return 1e9 * seconds / packets
+
+    def _arrived(self) -> int:
+        answer = run(self.sink, "nft -j list counter ip bench arrived")
+        found = (entry.get("counter") for entry in json.loads(answer)["nftables"])
+        return next(int(counter["packets"]) for counter in found if counter)
 
 
 def run(net: Path, *argv: str) -> str:
