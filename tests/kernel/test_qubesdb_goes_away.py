@@ -108,7 +108,7 @@ class Gateway:
         """Serve until it is so."""
         deadline = time.monotonic() + PATIENCE
         while not so():
-            assert time.monotonic() < deadline, "not so within the deadline"
+            assert time.monotonic() < deadline, f"it said {self.said}"
             for key, mask in self._selector.select(1.0):
                 key.data(mask)
 

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 SO_PEERCRED = 17
 COUNTED = re.compile(r'counter packets (\d+) bytes \d+.*comment "([^"]+)"')
+RESOLVER = re.compile(r"[0-9a-f.:]+ : ([0-9a-f.:]+)")
 AGENTS = (b"netvm", b"firewallvm")
 
 GATEWAYS = """
@@ -129,6 +130,14 @@ class Chain:
             with Voice(self, "sys-net") as voice:
                 file.write_text(text)
                 voice.wait()
+                while self._asked() != set(addresses):
+                    voice.wait()
+
+    def _asked(self) -> set[str]:
+        """Return whom the NetVM asks for its clients."""
+        lists = (f"list map {version} qubes dns" for version in ("ip", "ip6"))
+        texts = (self.run("sys-net", "nft", words) for words in lists)
+        return {address for text in texts for address in RESOLVER.findall(text)}
 
     def crash(self) -> None:
         """Kill the controller; its agents end with it."""
@@ -188,7 +197,8 @@ class Voice:
     """Hears each time that an agent reports its status."""
 
     def __init__(self, chain: Chain, domain: str) -> None:
-        self._db = QubesDb(str(chain.runtime / "db" / f"{domain}.sock"))
+        path = str(chain.runtime / "db" / f"{domain}.sock")
+        self._db = QubesDb(path, timeout=PATIENCE)
         self._db.watch("/ravelin/status")
         self._db.connect()
 

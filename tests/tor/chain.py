@@ -177,9 +177,14 @@ class TorChain(Chain):
 
     def through(self, client: str, address: str = WEB) -> str:
         """Fetch until it is there: a circuit may end while it is used."""
-        return until(
-            lambda: self.fetch(client, address, patience=ATTEMPT), within=CIRCUITS
-        )
+        try:
+            return until(
+                lambda: self.fetch(client, address, patience=ATTEMPT), within=CIRCUITS
+            )
+        except AssertionError as error:
+            told = self.ask("log").data
+            error.add_note(f"sys-tor is {self.said()}, and there was {told}")
+            raise
 
     def fallen(self) -> list[object]:
         """Return each end of an agent that nobody wished, of the last 1000 events."""
@@ -317,7 +322,7 @@ def _state(db: QubesDb) -> str:
 
 @contextmanager
 def _listening(chain: Chain) -> Iterator[QubesDb]:
-    db = QubesDb(str(chain.runtime / "db/sys-tor.sock"))
+    db = QubesDb(str(chain.runtime / "db/sys-tor.sock"), timeout=PATIENCE)
     db.watch("/ravelin/status")
     db.connect()
     try:
