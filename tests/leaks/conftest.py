@@ -6,9 +6,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.e2e.machine import until
-from tests.e2e.vpn_room import PATIENCE
-from tests.leaks.tunnels import Vpn, openvpn, wireguard
+from tests.leaks.tunnels import Vpn, flows, openvpn, wireguard
 
 KINDS: tuple[Callable[[], AbstractContextManager[Vpn]], ...] = (wireguard, openvpn)
 
@@ -22,5 +20,5 @@ def tunnel(request: pytest.FixtureRequest) -> Iterator[Vpn]:
 @pytest.fixture
 def vpn(tunnel: Vpn) -> Vpn:
     """The room, where clients flow."""
-    until(tunnel.room.flows, PATIENCE * 3)
+    flows(tunnel)
     return tunnel

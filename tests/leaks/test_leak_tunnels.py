@@ -15,7 +15,7 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from tests.e2e.machine import stilled, until
+from tests.e2e.machine import stilled
 from tests.e2e.vpn_room import PROVIDER, kill
 from tests.lab import attacks
 from tests.lab.attacks import PROBE, ip
@@ -26,6 +26,7 @@ from tests.leaks.tunnels import (
     Vpn,
     bare,
     flood,
+    flows,
     kept_ports,
     tool,
 )
@@ -150,7 +151,7 @@ def test_internal_addresses_are_not_shown_to_the_provider(vpn: Vpn) -> None:
         for to in ("10.137.9.9", "10.138.0.9", "10.139.1.9"):
             vpn.machine.tries("work", "tcp", to, 80)
         # The positive control: this does come out there.
-        until(vpn.room.flows, PATIENCE)
+        flows(vpn)
 
     assert seen.packets
     # Frames of a tun device have no Ethernet header, so they are searched.
@@ -175,7 +176,7 @@ def test_nothing_leaks_whichever_gateway_boots_first(
         with flood(vpn.room):
             for domain in order:
                 vpn.machine.ravelin("restart", domain, within=PATIENCE)
-            until(vpn.room.flows, PATIENCE)
+            flows(vpn)
         clear = [p for p in outer.marked if p.interface.startswith("netvm")]
         attacks.send(vpn.machine.net("evil"), "eth0", [probe])
         outer.wait(lambda p: p.marked and p.interface.startswith("netvm"), PATIENCE)
@@ -258,7 +259,7 @@ def test_a_neighbour_cannot_take_the_place_of_the_tunnel(
 
     assert len(taken) == 1
     assert (taken == [port]) is not guarded
-    until(vpn.room.flows, PATIENCE)
+    flows(vpn)
 
 
 def take_the_place(vpn: Vpn, shot: bytes) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from controller import namespaces
 from tests.e2e import openvpn_room, wireguard_room
-from tests.e2e.machine import Machine, stilled
-from tests.e2e.vpn_room import OTHER_END, PROVIDER
+from tests.e2e.machine import Machine, stilled, until
+from tests.e2e.vpn_room import OTHER_END, PATIENCE, PROVIDER
 from tests.lab.ends import MARKER
 from tests.lab.scene import Scene
 from tests.lab.sniffer import Packet, Sniffer
@@ -133,6 +133,15 @@ def _up(made: Room) -> Iterator[None]:
         made.machine.does("firewall", client, "reset")
     yield
     made.machine.does("down")
+
+
+def flows(vpn: Vpn) -> None:
+    """Wait until a client gets out by the tunnel."""
+    try:
+        until(vpn.room.flows, PATIENCE * 3)
+    except AssertionError as error:
+        error.add_note(f"status was {vpn.machine.status()}")
+        raise
 
 
 def tool(made: Room, words: str) -> str:
