@@ -52,7 +52,11 @@ def wait_for(sources: DnsSources, source: str, *servers: str) -> None:
         shown = [str(server) for server in (*found.v4, *found.v6)]
         return (found.source, shown) == (source, list(servers))
 
-    wait_until(reached, sources.watched)
+    try:
+        wait_until(reached, sources.watched)
+    except AssertionError as error:
+        error.add_note(f"there was {sources.resolvers()}")
+        raise
 
 
 class Resolve1:
