@@ -11,6 +11,7 @@ from selectors import DefaultSelector
 
 import pytest
 
+from controller import namespaces
 from controller import prover as prover_module
 from controller.domains import Domains
 from controller.prover import Prover, Provers, Ticket
@@ -117,6 +118,55 @@ def test_a_prover_that_ends_has_proved_nothing_and_is_started_again(
     assert (ticket.answer, ticket.failed) == (None, "the prover has ended")
     assert next_one.failed is None
     assert child(office) != pid
+
+
+@pytest.fixture
+def work(office: Office) -> Iterator[Path]:
+    """The network of a domain of `scene`, the only one that is there."""
+    net = office.runtime / "ns" / "work"
+    net.parent.mkdir()
+    namespaces.create(net)
+    yield net
+    namespaces.remove(net)
+
+
+def is_inside(pid: int, net: Path) -> bool:
+    """Whether any thread of a process is in a network at this moment."""
+    places = (task / "ns/net" for task in Path(f"/proc/{pid}/task").iterdir())
+    return any(os.path.samestat(each.stat(), net.stat()) for each in places)
+
+
+def stop_inside(office: Office, net: Path) -> Ticket:
+    """Have the prover look, and stop it in the middle of a look into a network."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        ticket = office.prover.ask(Verify(scene(), replay=False))
+        pid = child(office)
+        while not (ticket.done() or is_inside(pid, net)):
+            assert time.monotonic() < deadline
+            for key, mask in office.selector.select(0):
+                key.data(mask)
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        if is_inside(pid, net):
+            return ticket
+        os.kill(pid, signal.SIGCONT)
+        office.serve(ticket)
+
+
+@pytest.mark.kernel
+def test_a_domain_that_ends_does_not_end_who_looks_into_it(
+    office: Office, work: Path
+) -> None:
+    ticket = stop_inside(office, work)
+    pid = child(office)
+
+    namespaces.kill_all(work)
+
+    os.kill(pid, signal.SIGCONT)
+    office.serve(ticket)
+    assert ticket.failed is None
+    assert child(office) == pid
 
 
 def test_a_prover_that_does_not_answer_is_given_up(office: Office) -> None:
