@@ -164,6 +164,9 @@ class Databases:
             database.errors.clear()
             for known in (database.names, database.report, database.trouble):
                 known.clear()
+            # The next one does not write again what it finds written.
+            for path in (ERROR, DNS, REPORT, TROUBLE):
+                database.server.remove(path)
 
     def _heard(self, name: str, path: str, untrusted_value: bytes | None) -> None:
         database = self._open[name]

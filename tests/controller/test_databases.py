@@ -159,6 +159,21 @@ def test_what_an_agent_said_ends_with_it(databases: Databases) -> None:
     assert said.names(databases) == {}
 
 
+def test_the_next_agent_finds_nothing_that_the_last_one_said(
+    databases: Databases,
+) -> None:
+    """Or it would not say it again, and nobody would hear it."""
+    store = databases._open["fw"].store
+    below = (f"error/{WORK}", "report/summary", "trouble")
+    words = [*(f"/ravelin/{each}" for each in below), f"/dns/{WORK}/www.example.com"]
+    for path in words:
+        store.write(path, b"words")
+
+    databases.silent("fw")
+
+    assert [path for path in words if store.read(path) is not None] == []
+
+
 def test_only_what_differs_is_written(tmp_path: Path) -> None:
     with a_world(tmp_path) as world:
         world.become(home())

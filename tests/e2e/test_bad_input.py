@@ -22,6 +22,7 @@ from tests.e2e.machine import (
     WEB4,
     WEB6,
     Machine,
+    end,
     machine,
     until,
 )
@@ -50,7 +51,7 @@ service.serve(["--runtime", str(hand.parent), "--state", str(hand.parent / "stat
 def _running() -> Iterator[Machine]:
     with machine() as made:
         RUNTIME.mkdir(mode=0o700)
-        HAND.write_text("{}")
+        put({})
         argv = ("/usr/bin/python3", "-c", DAEMON, str(ROOT), str(HAND))
         with Path("/run/daemon.log").open("w") as log:
             daemon = subprocess.Popen(argv, stdout=log, stderr=log)
@@ -67,7 +68,7 @@ def _running() -> Iterator[Machine]:
 @pytest.fixture
 def home(_running: Machine) -> Iterator[Machine]:
     yield _running
-    HAND.write_text("{}")
+    put({})
     _running.policy.write_text(HOME)
     _running.does("apply")
     _running.hang_up()
@@ -77,8 +78,15 @@ def home(_running: Machine) -> Iterator[Machine]:
 def write(machine: Machine, keys: dict[str, bytes]) -> None:
     """Write into the QubesDB of sys-firewall."""
     pairs = {key: value.decode("latin-1") for key, value in keys.items()}
-    HAND.write_text(json.dumps({"sys-firewall": pairs}))
+    put({"sys-firewall": pairs})
     machine.ravelin("apply")
+
+
+def put(hand: dict[str, dict[str, str]]) -> None:
+    """Change the file as a whole: the daemon may read it at any time."""
+    fresh = HAND.with_suffix(".new")
+    fresh.write_text(json.dumps(hand))
+    fresh.replace(HAND)
 
 
 def flows(machine: Machine, name: str) -> bool:
@@ -120,6 +128,20 @@ def test_a_policy_of_nonsense_denies(home: Machine) -> None:
     write(home, {f"/qubes-firewall/{address}/policy": b"moon"})
     assert not home.reaches("work", WEB4, HTTPS)
     assert "moon" in str(home.status()["work"]["problem"])
+    assert flows(home, "personal")
+
+
+def test_a_client_that_is_denied_is_named_by_the_next_agent_too(home: Machine) -> None:
+    address = str(home.status()["work"]["ip"])
+    write(home, {f"/qubes-firewall/{address}/policy": b"moon"})
+    before = home.agent("sys-firewall")
+
+    end(before)
+
+    # With it, what it said is forgotten.
+    until(lambda: home.agent("sys-firewall") != before)
+    until(lambda: "moon" in str(home.status()["work"]["problem"]))
+    assert not home.reaches("work", WEB4, HTTPS)
     assert flows(home, "personal")
 
 
