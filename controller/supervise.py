@@ -153,6 +153,7 @@ class _Agent:
             self.start()
         elif self._process.notify is None:  # no word of it reminds us
             self._process.trim_log()
+            self._forgive()
             self.deadline = self._clock() + TRIM_EVERY
         else:
             self._verdict = f"no sign of life while {self.condition.phase.value}"
@@ -182,6 +183,7 @@ class _Agent:
         if self.condition.phase is Phase.READY and not self._verdict:
             self.deadline = self._clock() + WATCHDOG
         self._process.trim_log()
+        self._forgive()
 
     def _is_ready(self) -> None:
         self.condition = replace(self.condition, phase=Phase.READY)
@@ -193,11 +195,14 @@ class _Agent:
             self._failed(self._verdict or reason)
 
     def _failed(self, reason: str) -> None:
-        now = self._clock()
-        healthy = now - self._ready_since >= HEALTHY_AFTER
-        failures = 1 if healthy else self.condition.failures + 1
+        self._forgive()
+        failures = self.condition.failures + 1
         self.condition = Condition(Phase.FAILED, failures, reason)
-        self.deadline = now + delay(failures)
+        self.deadline = self._clock() + delay(failures)
+
+    def _forgive(self) -> None:
+        if self._clock() - self._ready_since >= HEALTHY_AFTER:
+            self.condition = replace(self.condition, failures=0, reason="")
 
     def _let_go(self, process: Process) -> str:
         self._process = None

@@ -190,6 +190,26 @@ def test_health_makes_failures_forgotten(
     assert world.condition().failures == failures
 
 
+@pytest.mark.parametrize("mute", [False, True])
+def test_who_is_well_again_is_not_blamed_for_what_was(
+    world: World, *, mute: bool
+) -> None:
+    world.mute = mute
+    world.add().end()
+    world.turn()
+    world.wait()
+    assert world.condition().failures == 1
+
+    for _ in range(3):
+        if not mute:
+            world.started[-1].say("READY=1")
+            world.turn()
+        world.now += HEALTHY_AFTER / 2
+        world.turn()
+
+    assert world.condition() == Condition(Phase.READY)
+
+
 @pytest.mark.parametrize(
     ("ready", "limit", "reason"),
     [
