@@ -16,6 +16,7 @@ from tests.e2e.machine import (
     RUNTIME,
     WEB4,
     Machine,
+    becomes,
     shown,
     until,
 )
@@ -44,7 +45,7 @@ def test_down_leaves_nothing(fresh: Machine) -> None:
     assert fresh.left()
     assert fresh.host() != before  # the mounts of the namespaces, at least
     fresh.does("down")
-    assert until(lambda: not fresh.left())
+    becomes(fresh.left, [])
     assert fresh.host() == before
     assert files(fresh) == []
     assert fresh.ravelin("status").status == 3
@@ -73,7 +74,7 @@ def test_down_after_a_crash_removes_what_is_ours_and_only_that(
         fresh.up()
         fresh.crash()
         fresh.does("down")
-        assert until(lambda: not fresh.left())
+        becomes(fresh.left, [])
         assert fresh.host() == before
         assert files(fresh) == []
         assert other.poll() is None
@@ -111,7 +112,7 @@ def test_a_daemon_that_is_told_to_end_takes_everything_down(
     before = fresh.host()
     fresh.up()
     os.kill(fresh.daemon(), number)
-    assert until(lambda: not fresh.left())
+    becomes(fresh.left, [])
     assert (fresh.host(), files(fresh)) == (before, [])
 
 
@@ -129,7 +130,7 @@ def test_down_while_up_is_still_busy_ends_it(fresh: Machine) -> None:
     until((RUNTIME / "ns" / "sys-net").exists)
     assert fresh.ravelin("down").status == 0
     going_up.communicate()
-    assert until(lambda: not fresh.left())
+    becomes(fresh.left, [])
     assert fresh.host() == before
 
 
@@ -179,5 +180,5 @@ def test_down_ends_a_disposable_that_runs(fresh: Machine) -> None:
     until(lambda: b"sleep 1000" in [words for _, words in fresh.left()])
     fresh.does("down")
     process.communicate()
-    assert until(lambda: not fresh.left())
+    becomes(fresh.left, [])
     assert fresh.host() == before

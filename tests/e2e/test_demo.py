@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.lab.addresses import WEB
-from tests.e2e.machine import HOME, ROOT, Machine, machine, until
+from tests.e2e.machine import HOME, ROOT, Machine, becomes, machine, until
 
 pytestmark = pytest.mark.kernel
 
@@ -65,7 +65,7 @@ def test_the_demo_finds_what_the_policy_says_and_leaves_nothing(
         assert http[4:] == ["refused", "refused"]
     assert {"personal", "untrusted", "vault"} <= {x[0] for x in tried if x}
     assert "DIFFERS" not in out
-    assert until(lambda: not fresh.left())
+    becomes(fresh.left, [])
     assert (fresh.host(), runtimes()) == (before, [])
 
 
@@ -85,7 +85,7 @@ def test_the_demo_of_tor_and_a_vpn_shows_whom_sites_see_and_leaves_nothing(
     assert {tuple(words[:2]) for words in seen} == tunnels
     assert all(words[-1].startswith("203.0.113.") for words in seen)
     assert "everything is gone again" in err
-    assert until(lambda: not made.left())
+    becomes(made.left, [])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -101,7 +101,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing(
 
     assert demo.returncode == 128 + number
     assert "Traceback" not in err
-    assert until(lambda: not fresh.left())
+    becomes(fresh.left, [])
     assert (fresh.host(), runtimes()) == (before, [])
 
 
@@ -140,5 +140,5 @@ def test_a_demo_that_is_killed_leaves_nothing_that_runs(
         demo.kill()
         demo.wait(PATIENCE)
 
-        assert until(lambda: not made.left(), within=PATIENCE)
+        becomes(made.left, [], PATIENCE)
         assert (remains(), made.host()) == ([], before)

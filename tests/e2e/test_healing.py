@@ -15,6 +15,7 @@ from tests.e2e.machine import (
     WEB4,
     WEB6,
     Machine,
+    becomes,
     end,
     stilled,
     until,
@@ -44,8 +45,9 @@ def troubles(machine: Machine) -> list[str]:
     return found
 
 
-def all_well(machine: Machine) -> bool:
-    return not any(row["problem"] for row in machine.status().values())
+def problems(machine: Machine) -> dict[str, object]:
+    rows = machine.status().items()
+    return {name: row["problem"] for name, row in rows if row["problem"]}
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -57,7 +59,7 @@ def test_an_agent_that_is_killed_comes_back_and_no_flow_is_lost(
     end(before)
     assert troubles(home) == []  # the rules stay in force meanwhile
     assert until(lambda: home.agent(name)) != before
-    assert until(lambda: all_well(home))
+    becomes(lambda: problems(home), {})
     assert troubles(home) == []
     assert all(stream.lives() for stream in streams)
     home.does("firewall", "work", "add", "accept", f"dst4={WEB4}", "tcp", "80-80")
@@ -75,7 +77,7 @@ def test_an_agent_that_dies_again_and_again_is_shown_with_the_reason(
 
     for _ in range(3):
         until(shown)
-    assert until(lambda: all_well(home))
+    becomes(lambda: problems(home), {})
     assert troubles(home) == []
 
 
@@ -85,7 +87,7 @@ def test_restart_heals_every_client(home: Machine, name: str) -> None:
     home.does("restart", name)
     assert home.agent(name) != before
     assert troubles(home) == []
-    assert all_well(home)
+    assert problems(home) == {}
 
 
 def test_a_client_restarts_too(home: Machine) -> None:
@@ -96,7 +98,7 @@ def test_a_client_restarts_too(home: Machine) -> None:
 def test_all_at_once_come_back_in_order(home: Machine) -> None:
     for name in AGENTS:
         end(home.agent(name))
-    assert until(lambda: all_well(home))
+    becomes(lambda: problems(home), {})
     assert troubles(home) == []
 
 
@@ -132,7 +134,7 @@ def test_the_uplink_may_go_and_come_back(home: Machine) -> None:
     ):
         home.tool("sys-net", *line.split())
     assert until(lambda: home.reaches("personal", WEB4))
-    assert until(lambda: troubles(home) == [])
+    becomes(lambda: troubles(home), [])
 
 
 @pytest.mark.parametrize("name", ["sys-firewall", "sys-firewall2"])
@@ -143,14 +145,14 @@ def test_an_uplink_of_ours_that_comes_back_is_configured_anew(
     home.tool(name, "ip", "link", "set", "eth0", "down")
     until(lambda: troubles(home) != [])
     home.tool(name, "ip", "link", "set", "eth0", "up")
-    assert until(lambda: troubles(home) == [])
+    becomes(lambda: troubles(home), [])
 
 
 def test_status_follows(home: Machine) -> None:
     end(home.agent("sys-net"))
     rows = json.loads(home.ravelin("--json", "status").out)["domains"]
     assert {row["name"] for row in rows} == set(home.status())
-    assert until(lambda: all_well(home))
+    becomes(lambda: problems(home), {})
     assert (RUNTIME / "log" / "sys-net.log.1").exists()
 
 
@@ -184,5 +186,5 @@ def test_rules_that_somebody_else_changed_are_put_back(
         home.tool(name, "nft", tampering)
         assert rules() != before
 
-    assert until(lambda: rules() == before)
+    becomes(rules, before)
     assert troubles(home) == []

@@ -31,9 +31,8 @@ def test_sites_see_the_provider_in_both_ip_versions(policy: str) -> None:
         made.up()
         until(lambda: made.status()["sys-vpn"]["state"] == "up", PATIENCE)
 
-        seen = {
-            made.curl_plain("work", SEEN.format(x)).out for x in ("v4only", "v6only")
-        }
+        pages = (SEEN.format(x) for x in ("v4only", "v6only"))
+        seen = {until(lambda x=x: made.curl_plain("work", x).out) for x in pages}
 
         (exits,) = sites["sys-vpn"].values()
         assert seen == {f"{address}\n" for address in exits}

@@ -22,7 +22,7 @@ def test_a_bad_profile_is_named_by_its_line() -> None:
         made.give_good(more="up /tmp/evil\n")
         made.machine.up()
 
-        assert made.problem() == (
+        made.says(
             "provider.ovpn:4: up runs a program; delete it, DNS and routes are set"
             " without scripts"
         )
@@ -47,7 +47,7 @@ def test_a_wrong_password_is_named_and_the_right_one_works() -> None:
         made.machine.up()
 
         where = f"({PROVIDER} port {PORT}/udp)"
-        assert made.problem() == f"wrong user name or password {where}"
+        made.says(f"wrong user name or password {where}")
         assert made.vpn()["state"] == "error"
         assert closed(made)
 
@@ -68,7 +68,7 @@ def test_an_expired_certificate_and_an_unreachable_server_are_named() -> None:
         made.machine.up()
 
         where = f"({PROVIDER} port {PORT}/udp)"
-        assert made.problem() == f"the server's certificate has expired {where}"
+        made.says(f"the server's certificate has expired {where}")
         assert made.vpn()["state"] == "connecting"
         assert closed(made)
 
@@ -95,15 +95,14 @@ def test_keys_and_certificates_that_do_not_fit_are_named() -> None:
         for text, cause in cases.items():
             made.give(text)
             made.machine.up()
-            wanted = f"{cause} ({PROVIDER} port {PORT}/udp)"
-            until(lambda wanted=wanted: made.vpn()["problem"] == wanted, PATIENCE * 2)
+            made.says(f"{cause} ({PROVIDER} port {PORT}/udp)")
             assert closed(made)
 
         made.give(good)
         made.machine.up()
         until(made.flows, PATIENCE)
         made.machine.tool("sys-vpn", "ip", "link", "delete", "eth0")
-        until(lambda: made.vpn()["problem"] == "no uplink", PATIENCE)
+        made.says("no uplink")
         assert made.vpn()["state"] == "down"
         assert closed(made)
         made.machine.does("down")
@@ -132,7 +131,7 @@ def test_a_false_answer_is_named_and_not_believed() -> None:
         made.give_good("vpn.example.com 1194 udp")
         made.machine.up()
 
-        assert made.problem() == (
+        made.says(
             "vpn.example.com: 10.200.0.10 is private,"
             " which an answer from outside cannot be"
         )

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.e2e.machine import HOME, HTTP, HTTPS, WEB4, Machine, until
+from tests.e2e.machine import HOME, HTTP, HTTPS, WEB4, Machine, becomes, until
 
 pytestmark = pytest.mark.kernel
 
@@ -64,6 +64,6 @@ def test_a_first_policy_that_breaks_an_assertion_starts_nothing(fresh: Machine) 
 
     assert done.status == 1
     assert "untrusted to anywhere: blocked, but untrusted reaches" in done.err
-    until(lambda: fresh.left() == [], LONG)
+    becomes(fresh.left, [], LONG)
     assert fresh.host() == before
     assert fresh.ravelin("status").status == 3

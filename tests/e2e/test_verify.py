@@ -13,8 +13,8 @@ from tests.e2e.machine import (
     HTTPS,
     WEB4,
     Machine,
+    becomes,
     machine,
-    until,
 )
 
 pytestmark = pytest.mark.kernel
@@ -57,13 +57,18 @@ def _running() -> Iterator[Machine]:
 
 @pytest.fixture
 def home(_running: Machine) -> Iterator[Machine]:
-    """The home of the examples with assertions, and no rule of anybody's own."""
+    """The home of the examples with assertions, and no rule of anybody's own.
+
+    Nor a flow that one of them has let pass.
+    """
     _running.policy.write_text(HOME + ASSERTED)
     _running.does("up", str(_running.policy))
     yield _running
     for name in ("sys-net", "sys-firewall"):
         nft(_running, name, "flush", "chain", "ip", "qubes", "custom-forward")
     _running.hang_up()
+    for name in ("sys-net", "sys-firewall"):
+        _running.tool(name, "conntrack", "--flush")
 
 
 def nft(home: Machine, name: str, *words: str) -> None:
@@ -214,15 +219,15 @@ def test_status_follows_what_happens_behind_the_back(home: Machine) -> None:
         proof = json.loads(home.ravelin("--json", "status").out)["proof"]
         return proof and proof["state"]
 
-    until(lambda: state() == "proved", LONG)
+    becomes(state, "proved", LONG)
     assert "proved " in home.does("status").splitlines()[-1]
     open_by_hand(home, "sys-firewall", *OPEN)
-    until(lambda: state() == "refuted", LONG)
+    becomes(state, "refuted", LONG)
     done = home.ravelin("status")
     assert done.status == 3
     assert done.out.splitlines()[-1].startswith("REFUTED: ")
     nft(home, "sys-firewall", "flush", "chain", "ip", "qubes", "custom-forward")
-    until(lambda: state() == "proved", LONG)
+    becomes(state, "proved", LONG)
     assert "REFUTED: " in home.does("log")
 
 
@@ -251,7 +256,7 @@ def test_who_is_shut_leaks_nothing_and_is_not_said_to_reach_anybody(
 ) -> None:
     home.tool("sys-net", "ip", "link", "set", "eth0", "down")
     try:
-        until(lambda: home.status()["sys-net"]["state"] == "blocked", LONG)
+        becomes(lambda: home.status()["sys-net"]["state"], "blocked", LONG)
         found = results(home, 3)
     finally:
         home.does("restart", "sys-net")

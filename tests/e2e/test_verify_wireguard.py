@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.machine import HTTP, WEB4, until
+from tests.e2e.machine import HTTP, WEB4, becomes
 from tests.e2e.wireguard_room import Room, connected
 
 pytestmark = pytest.mark.kernel
@@ -50,7 +50,7 @@ def test_all_is_proved_of_a_tunnel_that_works(vpn: Room) -> None:
 def test_nothing_leaks_behind_a_tunnel_that_cannot_be(vpn: Room) -> None:
     vpn.give("[Interface]\n")
     vpn.machine.ravelin("apply", within=LONG)
-    until(lambda: vpn.machine.status()["sys-vpn"]["state"] == "error", LONG)
+    becomes(lambda: vpn.vpn()["state"], "error", LONG)
 
     found = answers(vpn, 3)
 

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from controller import namespaces
-from tests.e2e.machine import ECHO, RESOLVER4, WEB4, WEB6, until
+from tests.e2e.machine import ECHO, RESOLVER4, WEB4, WEB6, becomes, until
 from tests.e2e.vpn_room import PATIENCE, PROVIDER, SECRET_NAME
 from tests.e2e.wireguard_room import IN_TUNNEL, Room, room
 from tests.lab.wireguard import Keys, base64
@@ -29,7 +29,7 @@ def test_a_bad_profile_is_named_by_its_line() -> None:
         made.give(text)
         made.machine.up()
 
-        assert made.problem() == (
+        made.says(
             "provider.conf:5: PostUp: would run a program, which a profile must not;"
             " delete the line"
         )
@@ -49,7 +49,7 @@ def test_a_wrong_key_and_an_unreachable_server_are_told_apart() -> None:
         made.machine.up()
 
         silent = "no handshake: not reachable, or a key is wrong on one side"
-        assert made.problem() == f"{PROVIDER}:51820: {silent}"
+        made.says(f"{PROVIDER}:51820: {silent}")
         assert closed(made)
 
         unreachable = "no handshake: the network says that it cannot be reached"
@@ -63,7 +63,7 @@ def test_a_wrong_key_and_an_unreachable_server_are_told_apart() -> None:
 
         tool = ["ip", "link", "delete", "eth0"]
         made.machine.tool("sys-vpn", *tool)
-        until(lambda: made.vpn()["problem"] == "no uplink", PATIENCE)
+        made.says("no uplink")
         assert made.vpn()["state"] == "down"
         made.machine.does("down")
 
@@ -71,7 +71,7 @@ def test_a_wrong_key_and_an_unreachable_server_are_told_apart() -> None:
 def says(made: Room, problem: str) -> None:
     """Take in the profile, and wait for what status then says."""
     made.machine.up()
-    until(lambda: made.vpn()["problem"] == problem, PATIENCE * 2)
+    made.says(problem)
     assert made.vpn()["state"] == "connecting"
     assert closed(made)
 
@@ -99,7 +99,7 @@ def test_a_false_or_missing_answer_is_named_and_not_believed() -> None:
         made.give_good("vpn.example.com")
         made.machine.up()
 
-        assert made.problem() == (
+        made.says(
             "vpn.example.com: 10.200.0.10 is private,"
             " which an answer from outside cannot be"
         )
@@ -155,7 +155,7 @@ def test_a_way_that_becomes_narrow_is_found_and_bulk_goes_on() -> None:
         made.machine.tool("sys-net", *["ip", "link", "set", "eth0", "mtu", "1380"])
 
         assert echoed(made, 1_000_000) == 1_000_000
-        until(lambda: report(made)["mtu"] == "1312", PATIENCE)
+        becomes(lambda: report(made)["mtu"], "1312", PATIENCE)
         assert echoed(made, 1_000_000) == 1_000_000
         made.machine.does("down")
 

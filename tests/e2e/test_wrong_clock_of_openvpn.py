@@ -55,7 +55,7 @@ def test_openvpn_with_a_wrong_clock_is_named_and_closed(
         vpn.machine.does("restart", "sys-vpn")
         words = f"the server's certificate {words} ({PROVIDER} port {PORT}/udp)"
         with tried(vpn.machine, "work") as seen:
-            until(lambda: vpn.vpn()["problem"] == words, PATIENCE)
+            vpn.says(words)
             assert not vpn.flows()
 
             clock.is_wrong_by(0)

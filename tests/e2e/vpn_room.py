@@ -24,13 +24,13 @@ from typing import ClassVar
 from agent.netlink import ROUTE, Netlink
 from agent.rtnetlink import add_address, delete_link, set_link
 from controller import namespaces
-from tests.e2e.machine import PACE, WEB4, Machine, command_line, until
+from tests.e2e.machine import PACE, WEB4, Machine, becomes, command_line, until
 from tests.lab.sniffer import EVERY, Packet, Sniffer
 
 PROVIDER = "192.0.2.1"
 OTHER_END = "198.51.100.81"  # the provider has a server there too, if a test has one
 SECRET_NAME, SECRET = "in.tunnel", "198.51.100.80"
-PATIENCE = 40.0 * PACE  # seconds; only a failing test waits that long
+PATIENCE = 90.0 * PACE  # seconds; only a failing test waits that long
 
 OUTSIDE = """
 [domains.sys-net]
@@ -91,17 +91,12 @@ class VpnRoom:
     def comes_up(self) -> None:
         until(self.is_up, PATIENCE)
 
-    def problem(self) -> str:
-        """Return the cause that status names, once it names one.
+    def says(self, problem: str) -> None:
+        """Wait until status names this cause.
 
-        Before its netvm is linked to it, it has no uplink.
+        Before, it may have no uplink yet, or no daemon that runs.
         """
-
-        def found() -> object:
-            problem = self.vpn()["problem"]
-            return None if problem == "no uplink" else problem
-
-        return str(until(found, PATIENCE))
+        becomes(lambda: self.vpn()["problem"], problem, PATIENCE)
 
     def seen_from(self, domain: str, url: str = f"http://{WEB4}/") -> str:
         """Return whom a web server takes a domain for, nothing if not reached."""
