@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.machine import HTTP, WEB4, becomes
+from tests.e2e.machine import HTTP, WEB4, becomes, until
 from tests.e2e.wireguard_room import Room, connected
 
 pytestmark = pytest.mark.kernel
@@ -15,9 +15,18 @@ LONG = 90.0  # seconds for a proof on a machine that is busy
 
 
 @pytest.fixture(scope="module")
-def vpn() -> Iterator[Room]:
+def _running() -> Iterator[Room]:
     with connected() as made:
         yield made
+
+
+@pytest.fixture
+def vpn(_running: Room) -> Room:
+    """The room, with a tunnel that works."""
+    _running.give_good()
+    _running.machine.up()
+    until(_running.flows, LONG)
+    return _running
 
 
 def answers(vpn: Room, status: int) -> dict[tuple[str, int], str]:

@@ -91,10 +91,11 @@ class VpnRoom:
     def comes_up(self) -> None:
         until(self.is_up, PATIENCE)
 
-    def says(self, problem: str) -> None:
-        """Wait until status names this cause.
+    def says(self, problem: str | None) -> None:
+        """Wait until status names this cause, or none.
 
-        Before, it may have no uplink yet, or no daemon that runs.
+        Before, it may have no uplink yet, or no daemon that runs; and what was killed
+        again and again is named for ten seconds.
         """
         becomes(lambda: self.vpn()["problem"], problem, PATIENCE)
 
