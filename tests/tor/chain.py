@@ -290,7 +290,6 @@ class Streams:
 
     def of(self, client: str) -> frozenset[str]:
         """Return the circuits of a client's streams that were not told before."""
-        # What tor said before its answer has been heard when that is here.
         self._learn()
         addresses = set(map(str, self._chain.ip(client)))
         mine = {s for s in self._seen if self._sources[s] in addresses} - self._told
@@ -313,6 +312,9 @@ class Streams:
     def _learn(self) -> None:
         for circuit in self.controller.get_circuits():
             self._circuit(circuit)
+        # What tor said before that answer was read before it, but stem tells it
+        # in a thread of its own, which may be behind.
+        self.controller._event_queue.join()
 
 
 def _state(db: QubesDb) -> str:
