@@ -78,7 +78,9 @@ class Server:
             talk.sendall("\n".join([*lines, "", ""]).encode())
             answer = b""
             while not answer.endswith(b"\n\n"):
-                answer += talk.recv(65536)
+                part = talk.recv(65536)
+                assert part, f"{self.name} hung up after {answer!r}"
+                answer += part
         words = dict(x.split("=", 1) for x in answer.decode().split("\n") if "=" in x)
         assert words["errno"] == "0", words
         return words

@@ -157,7 +157,9 @@ class Relay:
         made.settimeout(ANSWER)
         head = b""
         while b"\r\n\r\n" not in head:
-            head += made.recv(LARGEST)
+            if not (part := made.recv(LARGEST)):
+                return  # it went before it had said anything
+            head += part
         lines = (line.partition(b":") for line in head.split(b"\r\n"))
         words = {name.lower(): value.strip() for name, _, value in lines}
         digest = hashlib.sha1(words[b"sec-websocket-key"] + GUID).digest()
