@@ -64,10 +64,11 @@ class Server:
     """A resolver on a loopback address, without a mind of its own."""
 
     def __init__(self, address: Address, port: int = 0) -> None:
+        # First that of TCP: connections that ended hold their ports for a minute.
+        self.tcp = socket.create_server((str(address), port))
+        self.port = self.tcp.getsockname()[1]
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind((str(address), port))
-        self.port = self.udp.getsockname()[1]
-        self.tcp = socket.create_server((str(address), self.port))
+        self.udp.bind((str(address), self.port))
         for each in (self.udp, self.tcp):
             each.settimeout(DEADLINE)
 

@@ -2,15 +2,19 @@
 """Names are resolved by a real server: records, aliases, long answers, absence."""
 
 import select
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
-from agent.names import Names
+from agent.names import DNS_PORT, Names
+
+Shell = Callable[[str], str]
+
+pytestmark = pytest.mark.kernel
 
 LOOPBACK = IPv4Address("127.0.0.1")
 DEADLINE = 20.0  # seconds; only a failing test waits that long
@@ -28,12 +32,12 @@ RECORDS = [
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((str(LOOPBACK), 0))
-        port = probe.getsockname()[1]
+def _server(net: Path, sh: Shell) -> Iterator[None]:
+    """Have the server in a network of its own, where no port is somebody else's."""
+    assert net.exists()
+    sh("ip link set lo up")
     quiet = ["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
-    here = [f"--port={port}", f"--listen-address={LOOPBACK}", "--bind-interfaces"]
+    here = [f"--port={DNS_PORT}", f"--listen-address={LOOPBACK}", "--bind-interfaces"]
     process = subprocess.Popen(
         ["dnsmasq", *quiet, *here, "--pid-file", "--user=root", *RECORDS],
         stderr=subprocess.PIPE,
@@ -42,13 +46,14 @@ def port() -> Iterator[int]:
     assert process.stderr is not None
     with process.stderr:
         assert any("started" in line for line in process.stderr)
-        yield port
+        yield
         process.kill()
         process.wait()
 
 
-def test_every_kind_of_answer_is_understood(port: int) -> None:
-    names = Names((LOOPBACK,), port=port)
+@pytest.mark.usefixtures("_server")
+def test_every_kind_of_answer_is_understood() -> None:
+    names = Names((LOOPBACK,))
     expected = {
         "dual.test": {"192.0.2.1", "2001:db8::1"},
         "old.test": {"192.0.2.4"},
