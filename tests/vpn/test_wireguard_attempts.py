@@ -128,10 +128,14 @@ def test_any_wrong_key_is_silence_and_silence_is_said_to_be_one(
     """WireGuard answers nobody with a wrong key, so that is all there is to tell."""
     told = f"{PROVIDER}:{provider.port}: {SILENT}"
     with Sniffer(provider.net, "wan") as seen:
-        driver = drive(wrong(provider), lambda driver: driver.trouble() == told)
+
+        def is_said(driver: WireguardDriver) -> bool:
+            # On a busy machine not even the daemon speaks in the first half second.
+            return driver.trouble() == told and handshakes(seen) > 0
+
+        driver = drive(wrong(provider), is_said)
 
     assert not is_proven(driver)
-    assert handshakes(seen)
 
 
 def handshakes(seen: Sniffer) -> int:
@@ -145,17 +149,18 @@ def test_a_server_that_is_silent_is_not_hurried_after(
     """Attempts are their patience and a pause apart, and both double."""
     begun: list[float] = []
 
-    def third(driver: WireguardDriver) -> bool:
-        health = driver._attempt.health if driver._attempt else None
-        if health is not None and health.begun not in begun:
-            begun.append(health.begun)
-        return len(begun) == 3
-
     with Sniffer(provider.net, "wan") as seen:
+
+        def third(driver: WireguardDriver) -> bool:
+            health = driver._attempt.health if driver._attempt else None
+            if health is not None and health.begun not in begun:
+                begun.append(health.begun)
+            return len(begun) >= 3 and handshakes(seen) >= 2
+
         drive(wrong_server(provider), third)
 
-    first, second = (later - earlier for earlier, later in pairwise(begun))
+    first, second, *_ = (later - earlier for earlier, later in pairwise(begun))
     assert first >= 0.5 + 1.0
     assert second >= 1.0 + 2.0
     # On a busy machine the daemon comes to ask again, as it does after 5 seconds.
-    assert 2 <= handshakes(seen) <= 2 * len(begun)
+    assert handshakes(seen) <= 2 * len(begun)
