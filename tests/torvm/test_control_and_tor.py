@@ -283,7 +283,7 @@ def test_one_that_stands_still_owes_an_answer(tor: Running) -> None:
     assert tor.control.waits_since == math.inf
     tor.process.send_signal(signal.SIGSTOP)
     tor.control.look_at_self()
-    assert tor.control.handle() == []
+    assert not any(isinstance(said, Ready) for said in tor.control.handle())
     assert tor.control.waits_since <= time.monotonic()
     tor.process.send_signal(signal.SIGCONT)
     tor.until(lambda said: isinstance(said, Ready))
