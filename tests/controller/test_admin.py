@@ -183,8 +183,9 @@ def answering(*replies: Reply) -> Callable[[socket.socket], None]:
 
 @pytest.mark.parametrize("last", REPLIES[1:], ids=str)
 def test_the_client_returns_what_comes_of_a_request(
-    tmp_path: Path, last: Answer | Failure
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: Answer | Failure
 ) -> None:
+    monkeypatch.setattr(client, "PATIENCE", DEADLINE)
     path = tmp_path / "s"
     with daemon(path, answering(Progress("one"), last)):
         told: list[str] = []

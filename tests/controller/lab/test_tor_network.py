@@ -25,7 +25,7 @@ from tests.lab.tor_network import RETRY, TorLab
 
 pytestmark = pytest.mark.kernel
 
-PATIENCE = 60.0  # seconds; only a failing test waits that long
+PATIENCE = 120.0  # seconds; only a failing test waits that long
 TORRC = """
 ClientOnly 1
 DataDirectory {folder}

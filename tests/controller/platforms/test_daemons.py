@@ -46,8 +46,8 @@ else:
     hosts.write_text("192.0.2.7 front.example")
     berth = socket.socket(socket.AF_UNIX)
     berth.bind("/run/ravelin/berth/tor")
-    os.chmod("/run/ravelin/berth/tor", 0o666)
     berth.listen()
+    os.chmod("/run/ravelin/berth/tor", 0o666)  # last: the test waits for it
     said = berth.accept()[0].recv(99).decode()
     with socket.socket(socket.AF_UNIX) as control:
         control.connect("/run/ravelin/daemon/tor/control")

@@ -124,6 +124,7 @@ def test_a_start_that_crashed_half_way_is_repeated(
 
 def test_a_client_is_configured_as_by_setup_ip_of_qubes(linked: Netns) -> None:
     accept(linked)
+    assert answers(linked, str(V4.gateway))  # the link carries, and its routes know
     addresses = ip(linked, "work", "-br", "addr", "show", "eth0")
     assert addresses[0].split()[2:] == [f"{V4.own}/32", f"{V6.own}/128"]
     (link,) = ip(linked, "work", "-o", "link", "show", "eth0")
@@ -203,6 +204,7 @@ def test_the_bytes_of_each_interface_are_counted(linked: Netns) -> None:
 
 def test_attaching_again_keeps_the_link(linked: Netns) -> None:
     accept(linked)
+    assert answers(linked, str(V4.gateway))  # or its state changes by itself
     before = ip(linked, "work", "-o", "link", "show", "eth0")
     linked.attach(LINK)
     assert ip(linked, "work", "-o", "link", "show", "eth0") == before
