@@ -25,7 +25,7 @@ import stem.control
 from agent.qubesdb import QubesDb
 from controller import namespaces
 from controller.lab.tor_network import NUMBERS, OR_PORT, Network, TorNetwork
-from tests.e2e.machine import until
+from tests.e2e.machine import stilled, until
 from tests.lab.sniffer import EVERY, TCP, Packet, Sniffer
 from tests.leaks.chain import PATIENCE, Chain, gone
 
@@ -149,12 +149,8 @@ class TorChain(Chain):
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
         """Have a program in sys-tor stand still meanwhile."""
-        pid = self.process(name)
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with stilled(self.process(name)):
             yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
 
     def fetch(
         self,

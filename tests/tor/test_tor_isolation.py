@@ -7,12 +7,15 @@ Classes: T12 X8 X9 X10 X11.  Circuits of one conflux set count as one.
 import re
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
 
 from controller import namespaces
+from tests.e2e.machine import until
 from tests.tor.chain import CIRCUITS, OTHER, WEB, WEB6, Streams, TorChain
+from tests.tor.test_tor_daily_use import row
 from tests.torvm import garbled
 
 pytestmark = [
@@ -123,8 +126,16 @@ def test_what_one_client_asks_for_is_no_word_of_tor_about_another(
 ) -> None:
     """tor repeats a name with its line breaks; nothing that the agent asks is there.
 
-    The connection of the other goes on, and tor is told things, and answers.
+    The connection of the other goes on, and tor is told things, and answers.  On a
+    busy machine its circuit may end by itself, so there are some rounds.
     """
+    assert any(_goes_on_beside(tor) for _ in range(ROUNDS))
+    # The control: tor did say them.
+    assert until(lambda: _missed(tor) >= 1, within=CIRCUITS)
+
+
+def _goes_on_beside(tor: TorChain) -> bool:
+    """Have ``anon2`` ask for such names; return whether ``anon`` is still connected."""
     with namespaces.inside(tor.net("anon")):
         made = socket.create_connection((WEB, 80), timeout=CIRCUITS)
     with made:
@@ -132,15 +143,18 @@ def test_what_one_client_asks_for_is_no_word_of_tor_about_another(
             garbled.ask(tor.net("anon2"), (ip_address("10.139.1.1"), 53), name)
         tor.cli("tor", "new-identity", "anon2")
         assert tor.through("anon2") in tor.exits
-        made.sendall(b"GET /ip HTTP/1.0\r\nHost: www.example.com\r\n\r\n")
-        answer = made.makefile("rb").read()
-    status = tor.ask("status").data
-    assert isinstance(status, dict)
-    report = next(d["report"] for d in status["domains"] if d["name"] == "sys-tor")
+        with suppress(OSError):
+            made.sendall(b"GET /ip HTTP/1.0\r\nHost: www.example.com\r\n\r\n")
+            answer = made.makefile("rb").read()
+            return answer.rpartition(b"\r\n\r\n")[2].decode().strip() in tor.exits
+    return False
 
-    assert answer.rpartition(b"\r\n\r\n")[2].decode().strip() in tor.exits
-    # The control: tor did say them.
-    assert int(report["streams-missed"]) >= 1
+
+def _missed(tor: TorChain) -> int:
+    """Return how often the agent believed nothing of streams any more."""
+    report = row(tor)["report"]
+    assert isinstance(report, dict)
+    return int(report.get("streams-missed", 0))
 
 
 def test_names_are_asked_on_circuits_of_their_own(tor: TorChain) -> None:
@@ -161,7 +175,8 @@ def test_the_command_tells_who_uses_which_circuit(tor: TorChain) -> None:
     """The countries of a private network are not known, its relays' names are."""
     with tor.watched() as streams:
         tor.through("anon")
-        circuits = {c.id: c.path for c in streams.controller.get_circuits()}
+        relays = streams.controller.get_network_statuses()
+        names = {relay.nickname for relay in relays}
     said = tor.ask("tor", action="circuits", domain="anon", addresses=False)
     with_addresses = tor.ask("tor", action="circuits", domain=None, addresses=True)
     assert isinstance(said.data, dict)
@@ -170,7 +185,6 @@ def test_the_command_tells_who_uses_which_circuit(tor: TorChain) -> None:
 
     assert rows
     assert {row["domain"] for row in rows} == {"anon"}
-    names = {nick for path in circuits.values() for _, nick in path}
     shown = {hop.partition(":")[2] for row in rows for hop in row["relays"].split()}
     assert shown <= names
     assert "203.0.113." not in str(rows)
