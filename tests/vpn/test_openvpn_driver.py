@@ -353,9 +353,9 @@ def test_a_server_that_was_killed_is_found_again(
     assert place.trail == ["connecting", "up", "lost", "up"]
 
 
-@pytest.mark.usefixtures("hasty", "steady")
+@pytest.mark.usefixtures("steady")
 def test_what_a_server_gave_is_not_in_the_way_of_the_next_one(
-    pki: Pki, place: Room
+    pki: Pki, place: Room, request: pytest.FixtureRequest
 ) -> None:
     """It gives us the address of the other: what goes there would stay here."""
     net = place.net("outside")
@@ -370,6 +370,8 @@ def test_what_a_server_gave_is_not_in_the_way_of_the_next_one(
             assert any(OTHER in line for line in shown)
         finally:
             first.kill()
+        # Not before: the first one has to be the one that it comes up by.
+        request.getfixturevalue("hasty")
         place.until_state("lost")
         place.until_state("up")
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from controller.platforms.host_uplink import NO_RESOLVER, HostUplink
 from controller.platforms.netns import Netns
 from controller.ports import PlatformError
 from tests.controller.own_machine import own_machine
+from tests.e2e.machine import until
 from tests.lab.pinging import answered
 
 pytestmark = pytest.mark.kernel
@@ -253,8 +254,14 @@ def test_our_addresses_cannot_come_from_elsewhere(shared: World) -> None:
         with pytest.raises(BlockingIOError):
             wire.recv(2048)
         sh("nft", "flush", "chain", "inet", "ravelin-host", "forward")
-        shared.is_cut_off(shared.other, "-I", NETVM, WEB)
-        assert wire.recv(2048)
+
+        def arrives() -> bool:
+            shared.is_cut_off(shared.other, "-I", NETVM, WEB)
+            with suppress(BlockingIOError):
+                return bool(wire.recv(2048))
+            return False
+
+        assert until(arrives)
 
 
 def test_detaching_leaves_everything_as_it_was(world: World) -> None:
