@@ -337,7 +337,7 @@ class World:
         """Serve until something is true, or fail."""
         deadline = time.monotonic() + DEADLINE
         while not done():
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, self.deployment.waiting()
             self.turn(deadline - time.monotonic())
 
     def do(self, steps: Steps) -> None:

@@ -155,7 +155,7 @@ class House:
         """Ask again until something is so."""
         deadline = time.monotonic() + DEADLINE
         while not done():
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, self.handler.journal.data()
 
     def icmp(self) -> bool:
         """Whether the rule that expires stands in the firewall's QubesDB."""

@@ -44,7 +44,7 @@ def until(device: WireguardGo, found: Callable[[], object]) -> None:
     """Handle what the device is readable for until something is so."""
     deadline = time.monotonic() + PATIENCE
     while not found():
-        assert time.monotonic() < deadline, "not so within the deadline"
+        assert time.monotonic() < deadline, (device.ready, device.peer)
         select.select([device], [], [], 0.05)
         device.handle()
 
