@@ -185,6 +185,7 @@ def test_the_record_of_questions_does_not_grow_without_end(
     Internet(netvm.parent / "none").trim_log()
 
 
+@pytest.mark.usefixtures("netvm")
 def test_the_first_ipv6_packet_of_a_netvm_is_answered(
     internet: Internet, tmp_path: Path
 ) -> None:
