@@ -38,6 +38,7 @@ from vpn.wireguard_profile import Key, Peer
 pytestmark = pytest.mark.kernel
 
 FAR = "10.64.0.1"  # the server's end of the tunnel
+INITIATION, KEEPALIVE = 148, 32  # bytes (whitepaper, 5.4)
 
 
 def until(device: WireguardGo, found: Callable[[], object]) -> None:
@@ -256,6 +257,9 @@ def test_a_server_that_is_heard_elsewhere_is_steered_back(
 ) -> None:
     with connected(device, provider, directory) as (_, told):
         port = provider.port
+        # A server says nothing before the client has used the keys (whitepaper, 5.1).
+        used = INITIATION + KEEPALIVE
+        until(device, lambda: int(provider.peer()["rx_bytes"]) >= used)
         provider.move(port + 1)
         speak = f"public_key={public_of(told.private.value).hex()}"
         provider.tell("set=1", speak, "persistent_keepalive_interval=1")
