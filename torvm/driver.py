@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The driver of a TorVM (`agent.personality.Driver`).
 
-tor is started held: it opens no connection and listens to nobody.  It is let
-out only by `follow`, when the kernel enforces a state that carries it, and held
-again when one does not.  A client's flows go to tor only once it listens there.
+tor is started held: it opens no connection and listens to nobody.  It is let out only
+by `follow`, when the kernel enforces a state that carries it, and ended when one does
+not.  A client's flows go to tor only once it listens there.
 """
 
 import math
@@ -24,7 +24,7 @@ from torvm.given import Given
 from torvm.outward import Outward
 from torvm.port import GoneError
 from torvm.reception import Reception, with_control
-from torvm.relays import of_directories
+from torvm.relays import Relays, of_directories
 from torvm.report import report
 from torvm.session import Session
 from torvm.states import HELD, Progress, Seen, observe
@@ -55,7 +55,7 @@ class TorDriver:
         self._session: Session | None = None
         self._uplink = False
         self._served: Mapping[Address, str] | None = None
-        self._asked, self._begun = "", False
+        self._asked, self._begun, self._entered = "", False, False
         self._pulse, self._open = math.inf, 0
         self._reception = reception or Reception(clock)
         self._ready = select.epoll()
@@ -196,9 +196,10 @@ class TorDriver:
         self._session, self._pulse = None, math.inf
         self._doors = self._doors.begin(frozenset())
         if tor is not None:
-            places = of_directories(self._given.network)
-            forget = self._options.forget
-            self._session = Session(tor, self._doors, forget, places)
+            network = Relays(of_directories(self._given.network))
+            # Only once: what we end ourselves begins where it was.
+            forget, self._entered = self._options.forget and not self._entered, True
+            self._session = Session(tor, self._doors, forget, network)
             self._pulse = self._clock() + PULSE
             self._try(self._greet)
         return True
@@ -226,9 +227,8 @@ class TorDriver:
         return self._session is not None and self._session.ready
 
     def _carried(self) -> Iterator[Carried]:
-        relays = None
-        if self._options.relays_only:
-            relays = self._session.relays if self._session else frozenset()
+        known = self._session.relays.places if self._session else frozenset()
+        relays = known if self._options.relays_only else None
         return self._outward.carried(self._daemon.uid, relays)
 
     def _waits_for(self) -> str:
@@ -236,7 +236,7 @@ class TorDriver:
         if waits := self._outward.waits_for():
             return waits
         strict = self._options.relays_only and self._outward.by_itself
-        lacking = strict and not (self._session and self._session.relays)
+        lacking = strict and not (self._session and self._session.relays.places)
         return "the list of relays" if lacking else ""
 
     def _beats(self, now: float) -> bool:

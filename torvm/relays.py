@@ -8,6 +8,7 @@ out: the list only narrows what tor's uid may do.
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from rules.model import MAX_PORT, Address
@@ -15,6 +16,30 @@ from rules.model import MAX_PORT, Address
 Place = tuple[Address, int]
 
 NEEDED = frozenset({"Guard", "Running", "Valid"})
+
+
+@dataclass(frozen=True, slots=True)
+class Relays:
+    """Where tor may connect to, as it says itself.
+
+    ``directories`` are those of a private network, which has no others.
+    """
+
+    directories: frozenset[Place] = frozenset()
+    built_in: frozenset[Place] = frozenset()
+    listed: frozenset[Place] = frozenset()
+    before: frozenset[Place] = frozenset()
+
+    def learned(self, built_in: frozenset[Place], listed: frozenset[Place]) -> "Relays":
+        """Take a list; a relay that leaves it does not cost what still runs over it."""
+        before = self.before if listed == self.listed else self.listed
+        return Relays(self.directories, built_in, listed, before)
+
+    @property
+    def places(self) -> frozenset[Place]:
+        """All of them: also what the list before this one named."""
+        return (self.directories or self.built_in) | self.listed | self.before
+
 
 _V6 = re.compile(r"\[([0-9A-Fa-f:.]+)\]:([0-9]+)")
 _V4 = re.compile(r"([0-9.]{7,15}):[0-9]+")

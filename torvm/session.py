@@ -13,8 +13,10 @@ from rules.model import Address, Family
 from torvm.circuits import Answer
 from torvm.doors import Doors
 from torvm.filter import Known
+from torvm.lingering import Lingering
 from torvm.listeners import Listener
 from torvm.port import LISTEN, RELEASE, TorBackend
+from torvm.relays import Relays
 from torvm.said import (
     Bootstrap,
     ByProxy,
@@ -50,13 +52,12 @@ class Session:
     """One tor from its greeting to its end.  ``moment`` is `time.monotonic`.
 
     ``forget``: it enters the network elsewhere than the last time.
-    ``directories`` are those of a private network, which has no others.
     """
 
     tor: TorBackend
     doors: Doors
     forget: bool = False
-    directories: frozenset[tuple[Address, int]] = frozenset()
+    relays: Relays = field(default_factory=Relays)
     usage: Usage = field(default_factory=Usage)
     bootstrap: Bootstrap = field(default_factory=lambda: Bootstrap(0, ""))
     version: str = ""
@@ -65,8 +66,6 @@ class Session:
     proxy: str = ""
     live: bool = True
     again: float = math.inf
-    built_in: frozenset[tuple[Address, int]] = frozenset()
-    listed: frozenset[tuple[Address, int]] = frozenset()
     answer: Answer | None = None
     answered: Answer | None = None
     _met: bool = False
@@ -75,7 +74,9 @@ class Session:
     _asked: frozenset[Listener] | None = None
     _spoken: Mapping[str, int] = field(default_factory=dict)
     _orders: int = 0
-    _before: frozenset[tuple[Address, int]] = frozenset()
+    _lingering: Lingering = field(default_factory=Lingering)
+    _moment: float = 0.0
+    _ending: bool = False
 
     @property
     def ready(self) -> bool:
@@ -87,20 +88,13 @@ class Session:
         """What every client may know of it."""
         return Known(self.version, self.bootstrap.progress, self.ready)
 
-    @property
-    def relays(self) -> frozenset[tuple[Address, int]]:
-        """Where tor may connect to: also what the list before this one named.
-
-        So a relay that leaves the list does not cost what still runs over it.
-        """
-        first = self.directories or self.built_in
-        return first | self.listed | self._before
-
     def lead(self, families: frozenset[Family], speaking: Mapping[str, int]) -> None:
         """Let tor out by uplinks of these IP versions, or hold it if there is none.
 
         ``speaking`` are the ports where the transports of bridges are spoken.
         """
+        if self._ending:
+            return
         if speaking != self._spoken:
             self._spoken = speaking
             self.tor.transports(speaking)
@@ -110,19 +104,28 @@ class Session:
                 self._orders += 1
                 self.tor.release(families)
                 self.tor.look_at_self()
+            elif self._lingering.places:
+                self._end()
             else:
-                self._asked, self._circuits = None, False
-                self.doors = self.doors.opened(frozenset())
                 self.tor.hold()
-        wanted = self.doors.wanted
-        if families and wanted != self._asked and self.again == math.inf:
+        if not families or self.again != math.inf:
+            return
+        self._lingering = self._lingering.follow(self.doors.wanted, self._moment)
+        wanted = self.doors.wanted | self._lingering.places
+        if wanted != self._asked:
             self._asked = wanted
             self._orders += 1
             self.tor.listen(wanted)
 
+    def _end(self) -> None:
+        """End a tor that has DNSPorts and is to close them."""
+        self._ending, self._circuits = True, False
+        self.doors = self.doors.opened(frozenset())
+        self.tor.halt()
+
     def hear(self, said: Said, moment: float) -> bool:
         """Take what tor said; return whether the facts may be others."""
-        changed = False
+        changed, self._moment = False, moment
         match said:
             case Stream() | StreamsLost() | Circuit():
                 self.usage.take(said, self._whose)
@@ -133,8 +136,12 @@ class Session:
             case Reconfigured(options):
                 if options & OF_LISTENERS:
                     self.tor.look_at_listeners()
-            case Consensus() | RelaysSeen():
-                changed = self._learned(said)
+            case Consensus():
+                self.tor.look_at_relays()
+            case RelaysSeen(built_in, listed):
+                before = self.relays.places
+                self.relays = self.relays.learned(built_in, listed)
+                changed = self.relays.places != before
             case CircuitsSeen() | CountriesSeen():
                 changed = self._looked(said)
             case Ready() | Bootstrap() | ByProxy() | Established() | Live() | Clock():
@@ -143,6 +150,7 @@ class Session:
 
     def due(self, moment: float) -> bool:
         """Return whether it is time to tell tor again what it refused."""
+        self._moment = moment
         if moment < self.again:
             return False
         self.again, self._asked = math.inf, None
@@ -186,6 +194,7 @@ class Session:
             return
         self._met = True
         self.doors = self.doors.begin(listening)
+        self._lingering = Lingering().follow(listening, self._moment)
         # One that listens already is let out, and one before us had it do so.
         if self.forget and not listening:
             self.tor.forget_guards()
@@ -207,23 +216,14 @@ class Session:
     def _listens(self, places: frozenset[Listener], moment: float) -> bool:
         before = self.doors
         self.doors = before.opened(places)
+        if self._lingering.lost(before.open, places):
+            self._end()
+            return True
         lacking = self._asked is not None and not self._asked <= places
         if lacking and not self._orders and self.again == math.inf:
             # Somebody else told tor something, or made it read its file again.
             self.again, self._out, self._spoken = moment + RETRY, None, {}
         return before.in_force != self.doors.in_force or before.open != places
-
-    def _learned(self, said: Consensus | RelaysSeen) -> bool:
-        match said:
-            case Consensus():
-                self.tor.look_at_relays()
-                return False
-            case RelaysSeen(built_in, listed):
-                before = self.relays
-                if listed != self.listed:
-                    self._before, self.listed = self.listed, listed
-                self.built_in = built_in
-                return self.relays != before
 
     def _looked(self, said: CircuitsSeen | CountriesSeen) -> bool:
         match said:

@@ -71,7 +71,7 @@ def _start(now: Condition) -> str:
         return "tor runs, but does not answer"
     if now.ended >= MANY:
         return f"tor ended {now.ended} times as soon as it was started: see its log"
-    return "tor is not running yet"
+    return "tor is not running yet" if now.uplink else "no uplink"
 
 
 def _clock(clock: Clock | None) -> str:

@@ -4,16 +4,19 @@
 Classes: T12 X8 X9 X10 X11.  Circuits of one conflux set count as one.
 """
 
+import os
 import re
+import select
+import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from ipaddress import ip_address
 
 import pytest
 
 from controller import namespaces
-from tests.e2e.machine import until
+from tests.e2e.machine import stilled, until
 from tests.tor.chain import CIRCUITS, OTHER, WEB, WEB6, Streams, TorChain
 from tests.tor.test_tor_daily_use import row
 from tests.torvm import garbled
@@ -25,6 +28,7 @@ pytestmark = [
 ]
 
 TRIES = 50
+ASKED = b"secret"
 ROUNDS = 5
 SITES = (WEB, OTHER, WEB6)
 TO_TCP, SHARED = "ip qubes to_tcp", 30001
@@ -155,6 +159,46 @@ def _missed(tor: TorChain) -> int:
     report = row(tor)["report"]
     assert isinstance(report, dict)
     return int(report.get("streams-missed", 0))
+
+
+def test_what_one_client_asked_is_not_told_to_who_comes_after_its_new_identity(
+    tor: TorChain,
+) -> None:
+    """Its DNSPort stays until it has an answer (`torvm.lingering`).
+
+    The control is in tests/torvm/test_control_and_tor.py: closed at once, its socket's
+    number is another connection's, and so is the answer.
+    """
+    virtual = ip_address("10.139.1.1")
+    with ExitStack() as stack, tor.watched() as streams:
+        tor.through("anon2")
+        daemon = tor.process("/usr/bin/tor")
+        for relay in namespaces.processes(tor.tors.net):
+            stack.enter_context(stilled(relay))
+        garbled.ask(tor.net("anon"), (virtual, 53), ASKED)
+        until(lambda: pending(streams))
+        tor.cli("tor", "new-identity", "anon")
+        others = []
+        with namespaces.inside(tor.net("anon2")):
+            for _ in range(20):
+                made = socket.create_connection((WEB, 80), timeout=CIRCUITS)
+                others.append(stack.enter_context(closing(made)))
+        for line in pending(streams):
+            streams.controller.close_stream(line.split()[0])
+        until(lambda: not pending(streams))
+        # tor has served everybody in between, and is the same one.
+        for relay in namespaces.processes(tor.tors.net):
+            os.kill(relay, signal.SIGCONT)
+        assert tor.through("anon2") in tor.exits
+        assert tor.process("/usr/bin/tor") == daemon
+        told = select.select(others, [], [], 0)[0]
+        assert [each.recv(512) for each in told] == [b""] * len(told)
+
+
+def pending(streams: Streams) -> list[str]:
+    """Return what tor says of questions for that name: a number, and more."""
+    said = streams.controller.get_info("stream-status").splitlines()
+    return [line for line in said if ASKED.decode() in line]
 
 
 def test_names_are_asked_on_circuits_of_their_own(tor: TorChain) -> None:

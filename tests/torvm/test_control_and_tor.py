@@ -10,21 +10,25 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
+import dns.message
 import pytest
 
 from controller import namespaces
 from rules.model import Family
+from tests.e2e.machine import until
 from tests.torvm import garbled
 from torvm.control import Control
+from torvm.lingering import Lingering
 from torvm.listeners import Kind, Listener
 from torvm.port import GUARDS, HOLD, LISTEN, RELEASE, SPEAK, GoneError
 from torvm.said import (
@@ -327,3 +331,86 @@ def test_nobody_else_reaches_its_socket(tor: Running) -> None:
         ["/usr/bin/python3", "-c", code, tor.torrc.socket], check=False
     )
     assert done.returncode == 1
+
+
+ASKED = "secret.example.com"
+
+
+def test_who_comes_next_is_not_told_what_another_one_asked(tor: Running) -> None:
+    """A DNSPort that is given up lingers until its questions are answered."""
+    with given_up(tor, keep=True) as (client, others):
+        for line in streams(tor):
+            command(tor, f"CLOSESTREAM {line.split()[0]} 1")
+        answer = dns.message.from_wire(client.recv(512))
+
+        assert answer.question[0].name.to_text() == f"{ASKED}."
+        assert [each.recv(512) for each in others] == [b"\5\0"] * len(others)
+
+
+def test_without_that_it_would_be(tor: Running) -> None:
+    """The control: a connection gets the number of the socket, and the answer.
+
+    So it is with tor 0.4.9 and libevent 2.1.12; tor may also end thereby.
+    """
+    heard = b""
+    with given_up(tor, keep=False) as (_, others), suppress(OSError):
+        for line in streams(tor):
+            command(tor, f"CLOSESTREAM {line.split()[0]} 1")
+        deadline = time.monotonic() + PATIENCE
+        while ASKED[:6].encode() not in heard and time.monotonic() < deadline:
+            for each in select.select(others, [], [], PATIENCE)[0]:
+                heard += each.recv(512)
+
+    assert ASKED[:6].encode() in heard or tor.process.poll() is not None
+
+
+Ends = tuple[socket.socket, list[socket.socket]]
+
+
+@contextmanager
+def given_up(tor: Running, *, keep: bool) -> Iterator[Ends]:
+    """Take the DNSPort of who has no answer yet; give it, and who comes after."""
+    names, socks = Listener(Kind.DNS, LOOPBACK, 10000), Listener(Kind.SOCKS, V6, 10001)
+    lingering = Lingering().follow({names, socks}, 0.0).follow({socks}, 0.0)
+    tor.out(names, socks)
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(inside(tor, socket.SOCK_DGRAM)))
+        client.connect((str(LOOPBACK), 10000))
+        client.send(dns.message.make_query(ASKED, "A").to_wire())
+        until(lambda: any(ASKED in line for line in streams(tor)))
+
+        tor.control.listen({socks} | (lingering.places if keep else frozenset()))
+        tor.until(lambda said: said == Done(LISTEN))
+        others = [stack.enter_context(closing(inside(tor))) for _ in range(20)]
+        with suppress(OSError):
+            for each in others:
+                each.connect((str(V6), 10001))
+                each.sendall(b"\5\1\0")
+        yield client, others
+
+
+def inside(tor: Running, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """Return a socket in the network of tor."""
+    with namespaces.inside(Path(f"/proc/{tor.process.pid}/ns/net")):
+        family = socket.AF_INET if kind == socket.SOCK_DGRAM else socket.AF_INET6
+        made = socket.socket(family, kind)
+    made.settimeout(PATIENCE)
+    return made
+
+
+def streams(tor: Running) -> list[str]:
+    """Return what tor says of its streams: a number, a state, a circuit, a place."""
+    said = command(tor, "GETINFO stream-status")
+    words = (line.partition("stream-status=")[2] or line for line in said)
+    return [line for line in words if line and line[0].isdigit() and ":" in line]
+
+
+def command(tor: Running, line: str) -> list[str]:
+    """Tell tor something by a connection of its own; return the lines it answers."""
+    secret = Path(tor.torrc.cookie).read_bytes().hex()
+    with socket.socket(socket.AF_UNIX) as made, made.makefile("rw") as lines:
+        made.settimeout(PATIENCE)
+        made.connect(tor.torrc.socket)
+        lines.write(f"AUTHENTICATE {secret}\r\n{line}\r\nQUIT\r\n")
+        lines.flush()
+        return lines.read().splitlines()

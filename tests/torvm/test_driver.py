@@ -110,6 +110,15 @@ class World:
         self.now += LOOK
         return self.settle()
 
+    def starts(self, facts: Facts, state: str) -> None:
+        """Another launcher comes, and becomes another tor."""
+        self.berth.leave()
+        self.tor = FakeTor(uid=TOR)
+        self.berth.come()
+        self.turn(facts, state)
+        self.now += LOOK
+        self.settle(facts, state)
+
     def turn(self, facts: Facts = OUT, state: str = "connecting") -> Facts:
         """One turn of the agent's loop."""
         self.driver.handle()
@@ -154,12 +163,17 @@ def test_who_is_gone_has_none(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["down", "error"])
-def test_tor_is_held_where_nothing_carries_it(world: World, state: str) -> None:
+def test_tor_is_ended_where_nothing_carries_it(world: World, state: str) -> None:
+    """And the next one is held."""
     assert not world.tor.held
     world.settle(OFFLINE, state)
-
-    assert world.tor.held
+    assert world.tor.orders[-1] == "halt"
     assert world.turn(OFFLINE, state).redirects == {}
+
+    world.starts(OFFLINE, state)
+    assert world.tor.orders[-1] == "hold"
+    assert world.tor.held
+    assert not world.settle().tor.held
 
 
 def test_it_is_not_let_out_before_the_rules_stand(tmp_path: Path) -> None:
@@ -375,6 +389,8 @@ def test_it_waits_without_a_deadline_in_the_past(world: World) -> None:
     for facts, state in ((OUT, "connecting"), (OUT, "up"), (OFFLINE, "down")):
         world.settle(facts, state)
         assert world.driver.next_deadline() > world.now
+    world.starts(OUT, "up")
+    assert world.driver.next_deadline() > world.now
     world.tor.end()
     world.berth.leave()
     world.settle()

@@ -11,7 +11,10 @@ from rules.model import Family
 from tests.torvm.fakes import FakeTor
 from torvm.circuits import Answer
 from torvm.doors import NAMES, Doors
-from torvm.listeners import FIRST, Listener
+from torvm.lingering import KEPT
+from torvm.listeners import FIRST, Kind, Listener
+from torvm.port import GoneError
+from torvm.relays import Relays
 from torvm.said import (
     Bootstrap,
     ByProxy,
@@ -23,6 +26,7 @@ from torvm.said import (
     Established,
     Hop,
     Live,
+    Reconfigured,
     RelaysSeen,
     Stream,
 )
@@ -77,24 +81,43 @@ def test_tor_is_let_out_and_listens_for_each_client() -> None:
 
 
 def test_held_tor_listens_to_nobody() -> None:
+    """It never did: one that has DNSPorts cannot close them (`torvm.lingering`)."""
     found = session()
-    let_out(found)
     found.lead(frozenset(), {})
     hear(found)
 
-    assert tor(found).orders[-1] == "hold"
+    assert tor(found).orders == ["hold"]
     assert found.doors.redirects == {}
     assert not found.ready
 
 
-def test_let_out_again_it_listens_again() -> None:
+def test_let_out_again_it_listens() -> None:
     found = session()
-    let_out(found)
     found.lead(frozenset(), {})
     hear(found)
     let_out(found)
 
     assert len(found.doors.redirects) == 2
+
+
+def test_one_that_listens_is_ended_instead_of_held() -> None:
+    found = session(FakeTor(circuits=True))
+    let_out(found)
+    assert found.ready
+    for _ in range(2):
+        found.lead(frozenset(), {})
+    found.lead(V4, {})
+
+    assert tor(found).orders[2:] == ["halt"]
+    assert found.doors.redirects == {}
+    assert not found.ready
+
+
+def test_one_that_is_found_listening_is_ended_too() -> None:
+    found = session(FakeTor(held=False, listening=frozenset({NAMES})))
+    found.lead(frozenset(), {})
+
+    assert tor(found).orders == ["halt"]
 
 
 def test_what_is_as_it_must_be_is_not_told_again() -> None:
@@ -123,16 +146,17 @@ def test_a_new_identity_is_new_listeners_of_one_client() -> None:
 
     assert found.doors.redirects[2] == before[2]
     assert found.doors.redirects[1] != before[1]
-    # More while it moves, then as many as before.
-    assert tor(found).orders[-2:] == ["listen 7", "listen 5"]
+    # More while it moves, then as many as before, but for the old DNSPort.
+    assert tor(found).orders[-2:] == ["listen 7", "listen 6"]
+    for moment, places in ((NOW + KEPT - 1, 6), (NOW + KEPT, 5)):
+        found.due(moment)
+        let_out(found)
+        assert len(tor(found).listening) == places
 
 
 def test_listeners_that_tor_refuses_are_told_again_after_a_while() -> None:
-    """tor has closed some by then, so no flow may go to any."""
     found = session()
-    let_out(found)
     tor(found).refuses = "Failed to bind one of the listener ports."
-    found.doors = found.doors.move(A)
     let_out(found)
     assert found.doors.redirects == {}
     assert found.refusal == "Failed to bind one of the listener ports."
@@ -148,31 +172,43 @@ def test_listeners_that_tor_refuses_are_told_again_after_a_while() -> None:
     assert found.refusal == ""
 
 
-def test_somebody_else_who_makes_tor_read_its_file_is_answered() -> None:
-    """SIGHUP holds tor and closes what it listened on; all that is told again."""
+def test_a_tor_that_has_closed_a_dnsport_is_ended() -> None:
+    """Of those that it refuses as a whole it closes some, and of its file all."""
+    refusing, reading = session(), session()
+    for each in (refusing, reading):
+        let_out(each)
+    tor(refusing).refuses = "Failed to bind one of the listener ports."
+    refusing.doors = refusing.doors.move(A)
+    tor(reading).read_the_file_again()
+    for each in (refusing, reading):
+        with pytest.raises(GoneError):
+            let_out(each)
+        assert tor(each).orders[-1] == "halt"
+        assert each.doors.redirects == {}
+
+
+def test_a_port_of_tcp_that_somebody_closes_is_told_again() -> None:
+    """With all else that tor may have forgotten."""
     found = session()
     let_out(found)
-    tor(found).read_the_file_again()
+    found.lead(V4, {"obfs4": 4711})
+    names = {place for place in tor(found).listening if place.kind is Kind.DNS}
+    tor(found).listening = frozenset(names)
+    tor(found).say(Reconfigured(frozenset({"transport"})))
     assert hear(found)
     assert found.doors.redirects == {}
     assert found.again == NOW + RETRY
     found.due(NOW + RETRY)
-    let_out(found)
+    for _ in range(4):
+        found.lead(V4, {"obfs4": 4711})
+        hear(found)
 
     assert len(found.doors.redirects) == 2
-    assert tor(found).orders[-2:] == ["release IPV4", "listen 5"]
-
-
-def test_so_is_a_transport_that_it_forgot_with_its_file() -> None:
-    found = session()
-    let_out(found)
-    found.lead(frozenset({Family.IPV4}), {"obfs4": 4711})
-    tor(found).read_the_file_again()
-    hear(found)
-    found.lead(frozenset({Family.IPV4}), {"obfs4": 4711})
-
-    spoken = [order for order in tor(found).orders if order.startswith("transports")]
-    assert spoken == ["transports {'obfs4': 4711}"] * 2
+    assert tor(found).orders[-3:] == [
+        "transports {'obfs4': 4711}",
+        "release IPV4",
+        "listen 5",
+    ]
 
 
 def test_what_a_proxy_does_is_forgotten_once_tor_is_through() -> None:
@@ -223,6 +259,10 @@ def test_a_tor_that_is_found_again_keeps_its_circuits_but_no_port() -> None:
     ports = {r.tcp for r in old.doors.redirects.values()}
     assert not ports & {r.tcp for r in found.doors.redirects.values()}
     assert NAMES in tor(found).listening
+    # The DNSPorts of before are there for a while: who asked may have no answer yet.
+    assert len(tor(found).listening) == 7
+    found.due(NOW + KEPT)
+    let_out(found)
     assert len(tor(found).listening) == 5
 
 
@@ -265,22 +305,22 @@ def test_a_clock_that_jumped_is_no_trouble_once_there_are_circuits_again() -> No
 def test_relays_that_leave_the_list_stay_until_the_next() -> None:
     found = session()
     assert found.hear(RelaysSeen(frozenset(), frozenset({RELAY})), NOW)
-    assert found.relays == {RELAY}
+    assert found.relays.places == {RELAY}
     found.hear(Consensus(), NOW)
     assert tor(found).orders[-1] == "relays?"
     found.hear(RelaysSeen(frozenset(), frozenset({OTHER})), NOW)
-    assert found.relays == {RELAY, OTHER}
+    assert found.relays.places == {RELAY, OTHER}
     assert not found.hear(RelaysSeen(frozenset(), frozenset({OTHER})), NOW)
     found.hear(RelaysSeen(frozenset(), frozenset()), NOW)
 
-    assert found.relays == {OTHER}
+    assert found.relays.places == {OTHER}
 
 
 def test_a_private_network_has_none_of_the_public_directories() -> None:
-    found = session(directories=frozenset({RELAY}))
+    found = session(relays=Relays(frozenset({RELAY})))
     found.hear(RelaysSeen(frozenset({OTHER}), frozenset()), NOW)
 
-    assert found.relays == {RELAY}
+    assert found.relays.places == {RELAY}
 
 
 def test_transports_are_told_where_they_are_spoken() -> None:

@@ -53,7 +53,7 @@ def test_each_cause_has_its_words(change: dict[str, object], words: str) -> None
     ("first", "second"),
     [
         ({"refused": "x"}, {"running": False}),
-        ({"running": False}, {"uplink": False}),
+        ({"uplink": False}, {"running": False}),
         ({"uplink": False}, {"bootstrap": STUCK}),
         # A clock that is wrong looks like a network that is blocked.
         ({"clock": Clock(7200)}, {"bootstrap": STUCK}),
