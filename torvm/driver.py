@@ -81,8 +81,7 @@ class TorDriver:
         said = self._daemon.handle()
         changed |= self._met()
         if self._session is not None:
-            for each in said:
-                changed |= self._session.hear(each, now)
+            changed |= self._try(lambda s: sum(s.hear(each, now) for each in said))
             self._doors = self._session.doors
             changed |= self._session.due(now) | self._beats(now)
         changed |= self._answer()
@@ -209,13 +208,14 @@ class TorDriver:
             session.tor.look_at_relays()
         session.tor.look_at_circuits()
 
-    def _try(self, act: Callable[[Session], None]) -> None:
+    def _try(self, act: Callable[[Session], object]) -> bool:
         if self._session is None:
-            return
+            return False
         try:
-            act(self._session)
+            return bool(act(self._session))
         except GoneError:
             self._daemon.lose()
+            return True
 
     def _move(self, address: Address) -> None:
         for client in self._doors.clients:

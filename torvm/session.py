@@ -119,9 +119,11 @@ class Session:
 
     def _end(self) -> None:
         """End a tor that has DNSPorts and is to close them."""
-        self._ending, self._circuits = True, False
+        self._circuits = False
         self.doors = self.doors.opened(frozenset())
-        self.tor.halt()
+        if not self._ending:
+            self._ending = True
+            self.tor.halt()
 
     def hear(self, said: Said, moment: float) -> bool:
         """Take what tor said; return whether the facts may be others."""

@@ -23,7 +23,7 @@ from torvm.fronts import Fronts
 from torvm.given import Given
 from torvm.listeners import FIRST
 from torvm.outward import Outward
-from torvm.port import TorBackend
+from torvm.port import GoneError, TorBackend
 from torvm.reception import Reception
 from torvm.said import (
     Bootstrap,
@@ -32,6 +32,7 @@ from torvm.said import (
     CircuitsSeen,
     Clock,
     Established,
+    Reconfigured,
     RelaysSeen,
     Stream,
 )
@@ -174,6 +175,22 @@ def test_tor_is_ended_where_nothing_carries_it(world: World, state: str) -> None
     assert world.tor.orders[-1] == "hold"
     assert world.tor.held
     assert not world.settle().tor.held
+
+
+def test_who_has_ended_since_it_spoke_is_told_nothing_more(world: World) -> None:
+    """It says that it has closed its ports, and ends before it is asked about them."""
+    world.tor.say(Reconfigured(frozenset({"dnsport"})))
+    asked = world.tor.look_at_listeners
+
+    def ends() -> None:
+        world.tor.end()
+        raise GoneError("ended")
+
+    world.tor.look_at_listeners = ends  # type: ignore[method-assign]
+    assert world.driver.handle()
+    world.tor.look_at_listeners = asked  # type: ignore[method-assign]
+
+    assert world.turn().redirects == {}
 
 
 def test_it_is_not_let_out_before_the_rules_stand(tmp_path: Path) -> None:
