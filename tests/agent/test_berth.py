@@ -205,15 +205,21 @@ def test_the_user_of_a_daemon_is_named_by_who_starts_it(
         uid_of("ravelin-nobody")
 
 
-def test_one_that_hears_nothing_any_more_is_ended(
-    berth: Berth, launch: Launch, directory: Path
-) -> None:
-    """By the next agent too, which knows of it by the FIFO alone."""
+def started(berth: Berth, launch: Launch) -> "subprocess.Popen[str]":
+    """Return a launcher that has become the daemon."""
     launcher = launch()
     until(berth, lambda: berth.waiting)
     start(berth)
     assert launcher.stdout is not None
     assert launcher.stdout.readline()
+    return launcher
+
+
+def test_one_that_hears_nothing_any_more_is_ended(
+    berth: Berth, launch: Launch, directory: Path
+) -> None:
+    """By the next agent too, which knows of it by the FIFO alone."""
+    launcher = started(berth, launch)
     launcher.send_signal(signal.SIGSTOP)
     berth.close()
     later = Berth("tor", directory, directory.parent / "daemon")
@@ -227,11 +233,7 @@ def test_who_is_of_the_group_ends_it_and_nobody_else(
     berth: Berth, launch: Launch, directory: Path
 ) -> None:
     """Without any right, as the agent is: it may not send the signal itself."""
-    launcher = launch()
-    until(berth, lambda: berth.waiting)
-    start(berth)
-    assert launcher.stdout is not None
-    assert launcher.stdout.readline()
+    launcher = started(berth, launch)
     fifo = directory.parent / "daemon" / "tor" / END
     write = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')"
     kill = "import os, sys; os.kill(int(sys.argv[1]), 9)"
