@@ -107,6 +107,7 @@ class Session:
             elif self._lingering.places:
                 self._end()
             else:
+                self._circuits = False
                 self.tor.hold()
         if not families or self.again != math.inf:
             return

@@ -91,6 +91,14 @@ def test_held_tor_listens_to_nobody() -> None:
     assert not found.ready
 
 
+def test_circuits_of_before_it_was_held_are_no_way_out() -> None:
+    found = session(FakeTor(circuits=True))
+    found.lead(frozenset(), {})
+    found.lead(V4, {})
+
+    assert not found.ready
+
+
 def test_let_out_again_it_listens() -> None:
     found = session()
     found.lead(frozenset(), {})
