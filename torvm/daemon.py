@@ -177,18 +177,14 @@ class Daemon:
     def _end_stale(self) -> None:
         if self._stale is None:
             return
-        gone = False
-        try:
+        with suppress(GoneError):
             if any(isinstance(each, Ready) for each in self._stale.handle()):
                 self._stale.halt()
-            elif self._hangs(self._stale):
-                self._berth.end()
-                gone = True
-        except GoneError:
-            gone = True
-        if gone:
-            self._forget(self._stale)
-            self._stale = None
+            if not self._hangs(self._stale):
+                return
+            self._berth.end()
+        self._forget(self._stale)
+        self._stale = None
 
     def _hangs(self, tor: TorBackend) -> bool:
         return self._clock() >= tor.waits_since + SILENCE

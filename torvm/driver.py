@@ -145,7 +145,7 @@ class TorDriver:
 
         def lead(session: Session) -> None:
             session.doors = doors
-            session.lead(out, self._outward.speaking)
+            session.lead(out, self._outward.speaking, self._clock())
             self._doors = session.doors
 
         self._try(lead)

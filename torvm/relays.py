@@ -17,6 +17,11 @@ Place = tuple[Address, int]
 
 NEEDED = frozenset({"Guard", "Running", "Valid"})
 
+_V6 = re.compile(r"\[([0-9A-Fa-f:.]+)\]:([0-9]+)")
+_V4 = re.compile(r"([0-9.]{7,15}):[0-9]+")
+_ORPORT = re.compile(r"orport=([0-9]+)")
+_DIRECTORY = re.compile(r'(?:DirAuthority|FallbackDir)\s+"?(.*?)"?\s*')
+
 
 @dataclass(frozen=True, slots=True)
 class Relays:
@@ -39,12 +44,6 @@ class Relays:
     def places(self) -> frozenset[Place]:
         """All of them: also what the list before this one named."""
         return (self.directories or self.built_in) | self.listed | self.before
-
-
-_V6 = re.compile(r"\[([0-9A-Fa-f:.]+)\]:([0-9]+)")
-_V4 = re.compile(r"([0-9.]{7,15}):[0-9]+")
-_ORPORT = re.compile(r"orport=([0-9]+)")
-_DIRECTORY = re.compile(r'(?:DirAuthority|FallbackDir)\s+"?(.*?)"?\s*')
 
 
 def of_consensus(untrusted_statuses: str) -> frozenset[Place]:

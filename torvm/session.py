@@ -75,7 +75,6 @@ class Session:
     _spoken: Mapping[str, int] = field(default_factory=dict)
     _orders: int = 0
     _lingering: Lingering = field(default_factory=Lingering)
-    _moment: float = 0.0
     _ending: bool = False
 
     @property
@@ -88,7 +87,9 @@ class Session:
         """What every client may know of it."""
         return Known(self.version, self.bootstrap.progress, self.ready)
 
-    def lead(self, families: frozenset[Family], speaking: Mapping[str, int]) -> None:
+    def lead(
+        self, families: frozenset[Family], speaking: Mapping[str, int], moment: float
+    ) -> None:
         """Let tor out by uplinks of these IP versions, or hold it if there is none.
 
         ``speaking`` are the ports where the transports of bridges are spoken.
@@ -111,7 +112,7 @@ class Session:
                 self.tor.hold()
         if not families or self.again != math.inf:
             return
-        self._lingering = self._lingering.follow(self.doors.wanted, self._moment)
+        self._lingering = self._lingering.follow(self.doors.wanted, moment)
         wanted = self.doors.wanted | self._lingering.places
         if wanted != self._asked:
             self._asked = wanted
@@ -128,7 +129,7 @@ class Session:
 
     def hear(self, said: Said, moment: float) -> bool:
         """Take what tor said; return whether the facts may be others."""
-        changed, self._moment = False, moment
+        changed = False
         match said:
             case Stream() | StreamsLost() | Circuit():
                 self.usage.take(said, self._whose)
@@ -148,12 +149,11 @@ class Session:
             case CircuitsSeen() | CountriesSeen():
                 changed = self._looked(said)
             case Ready() | Bootstrap() | ByProxy() | Established() | Live() | Clock():
-                changed = self._is_well(said)
+                changed = self._is_well(said, moment)
         return changed
 
     def due(self, moment: float) -> bool:
         """Return whether it is time to tell tor again what it refused."""
-        self._moment = moment
         if moment < self.again:
             return False
         self.again, self._asked = math.inf, None
@@ -164,12 +164,12 @@ class Session:
         self.answer = answer
         self.tor.look_at_circuits()
 
-    def _is_well(self, said: OfItself) -> bool:
+    def _is_well(self, said: OfItself, moment: float) -> bool:
         before = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
         match said:
             case Ready(version, progress, circuits, listening):
                 self.version, self._circuits = version, circuits
-                self._meet(listening)
+                self._meet(listening, moment)
                 if progress != self.bootstrap.progress:
                     self.bootstrap = Bootstrap(progress, "")
             case Bootstrap():
@@ -192,12 +192,12 @@ class Session:
         now = (self.ready, self.bootstrap, self.proxy, self.clock, self.live)
         return before != now
 
-    def _meet(self, listening: frozenset[Listener]) -> None:
+    def _meet(self, listening: frozenset[Listener], moment: float) -> None:
         if self._met:
             return
         self._met = True
         self.doors = self.doors.begin(listening)
-        self._lingering = Lingering().follow(listening, self._moment)
+        self._lingering = Lingering().follow(listening, moment)
         # One that listens already is let out, and one before us had it do so.
         if self.forget and not listening:
             self.tor.forget_guards()

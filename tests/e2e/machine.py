@@ -301,11 +301,18 @@ class Stream:
         self._socket.close()
 
 
-def until(found: Callable[[], T], within: float = PATIENCE) -> T:
-    """Look again and again until there is something, and return it."""
+def until(
+    found: Callable[[], T],
+    within: float = PATIENCE,
+    told: Callable[[], object] = str,
+) -> T:
+    """Look again and again until there is something, and return it.
+
+    A failure says what was there, and what it is ``told`` then.
+    """
     deadline = time.monotonic() + within
     while not (result := found()):
-        assert time.monotonic() < deadline, f"{result!r} within {within} s"
+        assert time.monotonic() < deadline, f"{result!r} in {within} s {told()}"
     return result
 
 

@@ -137,11 +137,7 @@ def _up(made: Room) -> Iterator[None]:
 
 def flows(vpn: Vpn) -> None:
     """Wait until a client gets out by the tunnel."""
-    try:
-        until(vpn.room.flows, PATIENCE * 3)
-    except AssertionError as error:
-        error.add_note(f"status was {vpn.machine.status()}")
-        raise
+    until(vpn.room.flows, PATIENCE * 3, vpn.machine.status)
 
 
 def tool(made: Room, words: str) -> str:

@@ -173,14 +173,11 @@ class TorChain(Chain):
 
     def through(self, client: str, address: str = WEB) -> str:
         """Fetch until it is there: a circuit may end while it is used."""
-        try:
-            return until(
-                lambda: self.fetch(client, address, patience=ATTEMPT), within=CIRCUITS
-            )
-        except AssertionError as error:
-            told = self.ask("log").data
-            error.add_note(f"sys-tor is {self.said()}, and there was {told}")
-            raise
+        return until(
+            lambda: self.fetch(client, address, patience=ATTEMPT),
+            CIRCUITS,
+            lambda: f"sys-tor is {self.said()}, and there was {self.ask('log').data}",
+        )
 
     def fallen(self) -> list[object]:
         """Return each end of an agent that nobody wished, of the last 1000 events."""

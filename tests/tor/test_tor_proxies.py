@@ -5,7 +5,7 @@ microsocks speaks SOCKS 5 and tinyproxy HTTP, both as Debian packages them.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -113,7 +113,9 @@ def test_obfs4_goes_through_the_proxy_and_nowhere_else(
         before = tor.process(OBFS4)
         tor.end("torvm")
         assert until(lambda: tor.running(OBFS4) != before)
-        with suppress(AssertionError):  # which the next line explains
-            until(lambda: row(tor)["state"] == "up", within=CIRCUITS)
-        assert row(tor)["state"] == "up", (row(tor), logs(tor)[-9000:])
+        assert until(
+            lambda: row(tor)["state"] == "up",
+            CIRCUITS,
+            lambda: (row(tor), logs(tor)[-9000:]),
+        )
         assert tor.through("anon") in tor.exits

@@ -177,6 +177,16 @@ def test_tor_is_ended_where_nothing_carries_it(world: World, state: str) -> None
     assert not world.settle().tor.held
 
 
+def test_other_guards_are_chosen_once_for_each_agent(tmp_path: Path) -> None:
+    """Not each time that a tor is ended because its uplink has gone."""
+    world = World(tmp_path, words={"forget": "1"}).begin()
+    assert world.tor.orders.count("new guards") == 1
+    world.settle(OFFLINE, "down")
+    world.starts(OUT, "connecting")
+
+    assert world.tor.orders.count("new guards") == 0
+
+
 def test_who_has_ended_since_it_spoke_is_told_nothing_more(world: World) -> None:
     """It says that it has closed its ports, and ends before it is asked about them."""
     world.tor.say(Reconfigured(frozenset({"dnsport"})))

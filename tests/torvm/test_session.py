@@ -2,6 +2,7 @@
 """A session tells tor what to do, hears what it says, and asks again."""
 
 import math
+from collections.abc import Mapping
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -37,6 +38,7 @@ A = Client("vif1.0", 1, "00:16:3e:5e:6c:01", IPv4Address("10.137.0.5"))
 B = Client("vif2.0", 2, "00:16:3e:5e:6c:02", IPv4Address("10.137.0.6"))
 V4 = frozenset({Family.IPV4})
 NOW = 1000.0
+NOBODY: Mapping[str, int] = {}
 RELAY = (ip_address("203.0.113.11"), 5000)
 OTHER = (ip_address("203.0.113.12"), 5000)
 
@@ -57,11 +59,13 @@ def hear(session: Session, now: float = NOW) -> bool:
     return changed
 
 
-def let_out(session: Session) -> None:
+def let_out(
+    session: Session, speaking: Mapping[str, int] = NOBODY, now: float = NOW
+) -> None:
     """Lead until there is nothing more to say, as the loop does."""
     for _ in range(4):
-        session.lead(V4, {})
-        hear(session)
+        session.lead(V4, speaking, now)
+        hear(session, now)
 
 
 def tor(session: Session) -> FakeTor:
@@ -83,7 +87,7 @@ def test_tor_is_let_out_and_listens_for_each_client() -> None:
 def test_held_tor_listens_to_nobody() -> None:
     """It never did: one that has DNSPorts cannot close them (`torvm.lingering`)."""
     found = session()
-    found.lead(frozenset(), {})
+    found.lead(frozenset(), {}, NOW)
     hear(found)
 
     assert tor(found).orders == ["hold"]
@@ -93,15 +97,15 @@ def test_held_tor_listens_to_nobody() -> None:
 
 def test_circuits_of_before_it_was_held_are_no_way_out() -> None:
     found = session(FakeTor(circuits=True))
-    found.lead(frozenset(), {})
-    found.lead(V4, {})
+    found.lead(frozenset(), {}, NOW)
+    found.lead(V4, {}, NOW)
 
     assert not found.ready
 
 
 def test_let_out_again_it_listens() -> None:
     found = session()
-    found.lead(frozenset(), {})
+    found.lead(frozenset(), {}, NOW)
     hear(found)
     let_out(found)
 
@@ -113,8 +117,8 @@ def test_one_that_listens_is_ended_instead_of_held() -> None:
     let_out(found)
     assert found.ready
     for _ in range(2):
-        found.lead(frozenset(), {})
-    found.lead(V4, {})
+        found.lead(frozenset(), {}, NOW)
+    found.lead(V4, {}, NOW)
 
     assert tor(found).orders[2:] == ["halt"]
     assert found.doors.redirects == {}
@@ -123,7 +127,7 @@ def test_one_that_listens_is_ended_instead_of_held() -> None:
 
 def test_one_that_is_found_listening_is_ended_too() -> None:
     found = session(FakeTor(held=False, listening=frozenset({NAMES})))
-    found.lead(frozenset(), {})
+    found.lead(frozenset(), {}, NOW)
 
     assert tor(found).orders == ["halt"]
 
@@ -140,7 +144,7 @@ def test_what_is_as_it_must_be_is_not_told_again() -> None:
 def test_another_ip_version_of_the_uplink_is_told() -> None:
     found = session()
     let_out(found)
-    found.lead(frozenset(Family), {})
+    found.lead(frozenset(Family), {}, NOW)
 
     assert tor(found).orders[-1] == "release IPV4+IPV6"
 
@@ -157,8 +161,7 @@ def test_a_new_identity_is_new_listeners_of_one_client() -> None:
     # More while it moves, then as many as before, but for the old DNSPort.
     assert tor(found).orders[-2:] == ["listen 7", "listen 6"]
     for moment, places in ((NOW + KEPT - 1, 6), (NOW + KEPT, 5)):
-        found.due(moment)
-        let_out(found)
+        let_out(found, now=moment)
         assert len(tor(found).listening) == places
 
 
@@ -199,7 +202,7 @@ def test_a_port_of_tcp_that_somebody_closes_is_told_again() -> None:
     """With all else that tor may have forgotten."""
     found = session()
     let_out(found)
-    found.lead(V4, {"obfs4": 4711})
+    found.lead(V4, {"obfs4": 4711}, NOW)
     names = {place for place in tor(found).listening if place.kind is Kind.DNS}
     tor(found).listening = frozenset(names)
     tor(found).say(Reconfigured(frozenset({"transport"})))
@@ -207,9 +210,7 @@ def test_a_port_of_tcp_that_somebody_closes_is_told_again() -> None:
     assert found.doors.redirects == {}
     assert found.again == NOW + RETRY
     found.due(NOW + RETRY)
-    for _ in range(4):
-        found.lead(V4, {"obfs4": 4711})
-        hear(found)
+    let_out(found, {"obfs4": 4711})
 
     assert len(found.doors.redirects) == 2
     assert tor(found).orders[-3:] == [
@@ -269,8 +270,7 @@ def test_a_tor_that_is_found_again_keeps_its_circuits_but_no_port() -> None:
     assert NAMES in tor(found).listening
     # The DNSPorts of before are there for a while: who asked may have no answer yet.
     assert len(tor(found).listening) == 7
-    found.due(NOW + KEPT)
-    let_out(found)
+    let_out(found, now=NOW + KEPT)
     assert len(tor(found).listening) == 5
 
 
@@ -333,9 +333,9 @@ def test_a_private_network_has_none_of_the_public_directories() -> None:
 
 def test_transports_are_told_where_they_are_spoken() -> None:
     found = session()
-    found.lead(frozenset(), {"obfs4": 4711})
-    found.lead(frozenset(), {"obfs4": 4711})
-    found.lead(frozenset(), {"obfs4": 4712})
+    found.lead(frozenset(), {"obfs4": 4711}, NOW)
+    found.lead(frozenset(), {"obfs4": 4711}, NOW)
+    found.lead(frozenset(), {"obfs4": 4712}, NOW)
 
     spoken = [order for order in tor(found).orders if order.startswith("transports")]
     assert spoken == ["transports {'obfs4': 4711}", "transports {'obfs4': 4712}"]
