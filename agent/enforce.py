@@ -17,7 +17,7 @@ from agent.ports import Firewall, FirewallError
 from agent.programs import Programs
 from rules.compile import compile_client
 from rules.constant import constant
-from rules.facts import Facts
+from rules.facts import Facts, Gateway
 from rules.flows import Allowed
 from rules.ground import Ground
 from rules.model import Action, Address
@@ -57,7 +57,7 @@ class Enforcer:
     """
 
     firewall: Firewall
-    carrier: bool = False
+    kind: Gateway = Gateway.ROUTER
     table: int = USUAL
     generation: int = 0
     _broken: dict[Address, Broken] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Enforcer:
             return False
         # First: it is told only once that they were changed.
         self._loaded = None
-        self.firewall.load(constant(carrier=self.carrier, table=self.table))
+        self.firewall.load(constant(self.kind, self.table))
         return True
 
     def errors(self) -> Mapping[Address, str]:
@@ -158,7 +158,7 @@ class Enforcer:
     def _close(self, reason: str) -> NoReturn:
         """Let nothing pass, and tell; what is in the kernel is known again."""
         log.error("closed: %s", reason)
-        shut = closed(carrier=self.carrier)
+        shut = closed(self.kind)
         self._loaded = None
         try:
             self.firewall.load(difference(None, shut))

@@ -42,19 +42,20 @@ EVERYWHERE = {
     "ipv6/conf/{}/drop_unsolicited_na": 1,
 }
 
-# A reverse lookup adds nothing to the guard, which binds vif, MAC and address;
-# and with two vifs of one address it would mute the older one.
-TO_CLIENTS = {
-    "ipv4/conf/{}/rp_filter": 0,
+# The guard judges sources (ADR 0017).  A reverse lookup adds nothing to it, and with
+# two vifs of one address would mute the older one.  Without accept_local the kernel
+# makes one all the same where there are routing rules, to find its own addresses
+# (fib_validate_source(), net/ipv4/fib_frontend.c).
+UNASKED = {"ipv4/conf/{}/rp_filter": 0, "ipv4/conf/{}/accept_local": 1}
+
+TO_CLIENTS = UNASKED | {
     "ipv4/conf/{}/proxy_arp": 1,
     "ipv6/conf/{}/proxy_ndp": 1,
     "ipv6/conf/{}/accept_dad": 0,
     "ipv6/conf/{}/addr_gen_mode": 1,
 }
 
-# Loose: of several uplinks any may carry the answer.
-TO_NETWORK = {
-    "ipv4/conf/{}/rp_filter": 2,
+TO_NETWORK = UNASKED | {
     "ipv4/conf/{}/proxy_arp": 0,
     "ipv6/conf/{}/proxy_ndp": 0,
 }

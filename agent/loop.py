@@ -29,7 +29,7 @@ from agent.programs import NOT_COMMITTED, Programs
 from agent.signals import Signals
 from agent.surroundings import facts
 from agent.systemd import Notifier
-from rules.facts import Facts
+from rules.facts import Facts, Gateway
 from rules.model import Address, ClientPolicy
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class Agent:
         self._driver.told(settings.words)
         seen = facts(settings, self.links, self._dns, self.personality, held)
         self._now = self._driver.facts(seen)
-        if self.personality.carrier:
+        if self.personality.kind is not Gateway.ROUTER:
             self._dns = Dns(self._now.dns, tuple(self._now.resolvers))
 
     def _learn(self) -> frozenset[Address]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rules.facts import Facts
+from rules.facts import Facts, Gateway
 from rules.flows import Allowed
 from rules.model import Address
 
@@ -125,12 +125,11 @@ class Personality:
     ``internal`` are prefixes that no client may reach through this domain.
     ``pin_gateway``: the next hop is the vif of another domain, whose MAC
     address is known (``setup-ip``), so it is never asked for by ARP.
-    ``carrier``: the uplinks carry the daemon's packets and nothing else.
     """
 
     course: Course
     resolvers: Resolvers
     internal: frozenset[str] = frozenset()
     pin_gateway: bool = False
-    carrier: bool = False
+    kind: Gateway = Gateway.ROUTER
     driver: Driver = field(default_factory=Undriven)

@@ -9,14 +9,15 @@ from agent.capacity import capacity
 from agent.nft import Nft
 from agent.personality import Personality
 from rules.constant import constant
+from rules.facts import Gateway
 
 log = logging.getLogger(__name__)
 
 
-def main(personality: Callable[[], Personality], *, carrier: bool = False) -> int:
+def main(personality: Callable[[], Personality], kind: Gateway = Gateway.ROUTER) -> int:
     """Run an agent until it is told to stop; return its exit status.
 
-    A ``carrier`` has a daemon that its uplinks carry, and nothing else.
+    ``kind`` is that of the personality, which is not there yet.
 
     The guard and the closed skeleton are in the kernel before any library is
     imported that takes its time; over an existing ruleset they change nothing
@@ -30,7 +31,7 @@ def main(personality: Callable[[], Personality], *, carrier: bool = False) -> in
         # The first time may load conntrack, which alone knows how large its table is.
         known = 0
         while known != (known := capacity()):
-            firewall.load(constant(carrier=carrier, table=known))
+            firewall.load(constant(kind, known))
         # After the guard: this import takes 0.2 s (ADR 0003).
         from agent.wiring import run  # noqa: PLC0415
 

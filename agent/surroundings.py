@@ -3,16 +3,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from ipaddress import IPv6Address, ip_interface
+from ipaddress import ip_interface
 
 from agent.keys import Settings
 from agent.personality import Dns, Personality
 from agent.ports import Link, Links
-from rules.facts import Client, Facts, Uplink
+from rules.facts import UNSPECIFIED, Client, Facts, Uplink
 from rules.model import Family, family
 from rules.remember import LastTime
-
-UNSPECIFIED = IPv6Address(0)
 
 
 def facts(
@@ -38,7 +36,7 @@ def facts(
         configured=bool(settings.own),
         here=frozenset(settings.vif_gateways),
         held=held,
-        carrier=personality.carrier,
+        kind=personality.kind,
     )
 
 

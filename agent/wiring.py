@@ -31,7 +31,7 @@ def run(personality: Personality, firewall: Firewall) -> None:
         personality=personality,
         database=Database(QubesDb()),
         links=links,
-        enforcer=Enforcer(firewall, personality.carrier, capacity()),
+        enforcer=Enforcer(firewall, personality.kind, capacity()),
         network=Network(links, firewall, pin_gateway=personality.pin_gateway),
         cutter=Cutter(conntrack),
         crowd=Crowd(conntrack),

@@ -65,10 +65,9 @@ add chain {t} carried
 add chain {t} clamp {{ type filter hook forward priority mangle; }}
 flush chain {t} carried
 flush chain {t} clamp{rules}
-add rule {t} clamp tcp flags & (syn | rst) == syn \
-tcp option maxseg size set oif map @clamp_out
-add rule {t} clamp tcp flags & (syn | rst) == syn \
-tcp option maxseg size set iif map @clamp_in
+add rule {t} clamp tcp flags & (syn | rst) != syn accept
+add rule {t} clamp tcp option maxseg size set oif map @clamp_out
+add rule {t} clamp tcp option maxseg size set iif map @clamp_in
 """
 
 

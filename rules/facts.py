@@ -7,9 +7,12 @@ world gives the same ruleset however it came about.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
 from rules.model import Address, AddressRange
+
+UNSPECIFIED = IPv6Address(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,14 @@ class Redirect:
     control: int = 0
 
 
+class Gateway(Enum):
+    """Where the flows of clients go on."""
+
+    ROUTER = "by the uplinks"
+    TUNNEL = "by a tunnel, which is all that the uplinks carry"
+    PROXY = "by a daemon here, whose packets are all that the uplinks carry"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a ruleset depends on.
@@ -119,8 +130,8 @@ class Facts:
 
     ``held`` are the indexes of the vifs that open no flow for now.
 
-    With a ``carrier`` the uplinks carry nothing but what ``carried`` lists, and
-    clients have no way but ``tunnel`` or the ``redirects`` of their vif's index.
+    But for a router the uplinks carry nothing but what ``carried`` lists, and clients
+    have no way but ``tunnel`` or the ``redirects`` of their vif's index.
     """
 
     clients: tuple[Client, ...] = ()
@@ -132,7 +143,7 @@ class Facts:
     configured: bool = False
     here: frozenset[Address] = frozenset()
     held: frozenset[int] = frozenset()
-    carrier: bool = False
+    kind: Gateway = Gateway.ROUTER
     carried: frozenset[Carried] = frozenset()
     tunnel: Tunnel | None = None
     redirects: Mapping[int, Redirect] = field(default_factory=dict)
@@ -140,7 +151,7 @@ class Facts:
     @property
     def ways(self) -> tuple[Uplink, ...]:
         """What packets of clients may leave by."""
-        if not self.carrier:
+        if self.kind is Gateway.ROUTER:
             return self.uplinks
         if self.tunnel is None:
             return ()

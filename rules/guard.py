@@ -51,6 +51,8 @@ flush chain {GUARD} prerouting
 flush chain {GUARD} input
 flush chain {GUARD} forward
 flush chain {GUARD} output
+add rule {GUARD} from-vif iif . ether saddr . ip saddr @clients4 accept
+add rule {GUARD} from-vif iif . ether saddr . ip6 saddr @clients6 accept
 add rule {GUARD} from-vif ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 \
 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} return
 add rule {GUARD} from-vif ip saddr 0.0.0.0 ip daddr 255.255.255.255 \
@@ -58,10 +60,8 @@ udp sport 68 udp dport 67 return
 add rule {GUARD} from-vif ip6 saddr fe80::/10 ip6 daddr ff02::1:2 \
 udp sport 546 udp dport 547 return
 add rule {GUARD} from-vif counter drop comment "spoof"
-add rule {GUARD} prerouting iif . ether saddr . ip saddr @clients4 accept
-add rule {GUARD} prerouting iif . ether saddr . ip6 saddr @clients6 accept
-add rule {GUARD} prerouting iifname "lo" accept
 add rule {GUARD} prerouting iifname "vif*" goto from-vif
+add rule {GUARD} prerouting iifname "lo" accept
 add rule {GUARD} prerouting ip saddr @addresses4 counter drop comment "spoof-upstream"
 add rule {GUARD} prerouting ip6 saddr @addresses6 counter drop comment "spoof-upstream"
 add rule {GUARD} prerouting iif . ip daddr @here4 accept
@@ -70,10 +70,10 @@ counter drop comment "strong-host"
 add rule {GUARD} input ct state invalid counter drop comment "in-invalid"
 add rule {GUARD} forward ct state invalid,untracked counter drop comment "fwd-invalid"
 add rule {GUARD} forward ip hdrlength != 5 counter drop comment "ip-options"
-add rule {GUARD} forward iifname != "vif*" oifname != "vif*" \
-counter drop comment "transit"
-add rule {GUARD} forward iifname != "vif*" ct direction original \
-ct status & dnat == 0 counter drop comment "into-client"
+add rule {GUARD} forward iifname "vif*" accept
+add rule {GUARD} forward oifname != "vif*" counter drop comment "transit"
+add rule {GUARD} forward ct direction original ct status & dnat == 0 \
+counter drop comment "into-client"
 add rule {GUARD} output ct state invalid counter drop comment "out-invalid"
 add table {ARP_GUARD}
 add set {ARP_GUARD} clients {{ {ARP_CLIENTS} }}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rules.carriers import carriers
-from rules.facts import Client, Facts, Uplink
+from rules.facts import UNSPECIFIED, Client, Facts, Gateway, Uplink
 from rules.flows import (
     CARRIED,
     FORWARDING,
@@ -60,15 +60,16 @@ def ruleset(allowed: Allowed, facts: Facts) -> Ruleset:
         present = [sender for sender in senders if sender.version is version]
         content.update(_switches(words, allowed, facts))
         content.update(_clients(words, present))
-    if facts.carrier:
+    if facts.kind is not Gateway.ROUTER:
         content.update(carriers(allowed, facts))
+    if facts.kind is Gateway.PROXY:
         content.update(redirects(allowed, facts))
     return content
 
 
-def closed(*, carrier: bool = False) -> Ruleset:
+def closed(kind: Gateway = Gateway.ROUTER) -> Ruleset:
     """Return the ruleset that lets no client and nothing of its own pass."""
-    return ruleset(frozenset(), Facts(carrier=carrier))
+    return ruleset(frozenset(), Facts(kind=kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,11 @@ def _guard(facts: Facts, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]
     v6 = [sender for sender in senders if sender.version is Family.IPV6]
     framed4 = frozenset(sender.framed for sender in v4)
     framed6 = frozenset(sender.framed for sender in v6)
-    known4 = _texts(facts.connected, Family.IPV4).union(s.address for s in v4)
-    known6 = _texts(facts.connected, Family.IPV6).union(s.address for s in v6)
     mine = (*facts.uplinks, *(w for w in facts.ways if w not in facts.uplinks))
+    # Who has no address yet asks whether one is free (RFC 4862, 5.4.2).
+    me = facts.here.union(*(u.own for u in mine)) - {UNSPECIFIED}
+    known4 = _known(facts, me, Family.IPV4).union(s.address for s in v4)
+    known6 = _known(facts, me, Family.IPV6).union(s.address for s in v6)
     here = [(u.index, address) for u in mine for address in u.own]
     own = [(u.index, address) for u in facts.ways for address in u.own]
     yield Key(GUARD, "clients4"), Set(CLIENTS4, framed4)
@@ -117,6 +120,10 @@ def _guard(facts: Facts, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]
     yield Key(NETDEV_GUARD, "adopted"), Set(ADOPTED, adopted)
     yield Key(NETDEV_GUARD, "own4"), Set(OWN4, _indexed(own, Family.IPV4))
     yield Key(NETDEV_GUARD, "own6"), Set(OWN6, _indexed(own, Family.IPV6))
+
+
+def _known(facts: Facts, me: frozenset[Address], wanted: Family) -> frozenset[str]:
+    return _texts(facts.connected, wanted) | _texts(me, wanted)
 
 
 @lru_cache(maxsize=16)

@@ -201,7 +201,7 @@ limit rate 100/second accept comment "{PING.name}"
         add rule {t} input iif . {ip} saddr @sources goto refuse
         add rule {t} output oif "lo" accept
         {w.link_local_output}
-        add rule {t} output oif @up ct state related {w.icmp} type {{ {w.errors} }} \
+        add rule {t} output {w.icmp} type {{ {w.errors} }} oif @up ct state related \
 accept comment "errors to the uplink"
         add rule {t} output oif vmap @own
         add rule {t} output oif . {ip} daddr @behind ct direction reply \

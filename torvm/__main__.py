@@ -6,6 +6,7 @@ import sys
 
 from agent import start
 from agent.personality import Personality
+from rules.facts import Gateway
 
 STATE = "/run/ravelin/state"  # as each daemon sees its own
 
@@ -44,9 +45,13 @@ def personality() -> Personality:
     driver = TorDriver(files, daemon, Outward(programs, Fronts()))
     course = Course(TORVM, driver.observe)
     return Personality(
-        course, FromDom0(), pin_gateway=True, carrier=True, driver=driver
+        course,
+        FromDom0(),
+        pin_gateway=True,
+        kind=Gateway.PROXY,
+        driver=driver,
     )
 
 
 if __name__ == "__main__":
-    sys.exit(start.main(personality, carrier=True))
+    sys.exit(start.main(personality, Gateway.PROXY))

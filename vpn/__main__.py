@@ -9,7 +9,7 @@ from agent import start
 from agent.from_dom0 import FromDom0
 from agent.machine import Course
 from agent.personality import Driver, Personality
-from rules.facts import Facts
+from rules.facts import Facts, Gateway
 from rules.internal import INTERNAL
 from vpn.states import VPN, Progress, Seen, observe
 
@@ -34,7 +34,7 @@ def personality() -> Personality:
         FromDom0(),
         INTERNAL,
         pin_gateway=True,
-        carrier=True,
+        kind=Gateway.TUNNEL,
         driver=driven,
     )
 
@@ -56,4 +56,4 @@ def _driver(word: str) -> Driven:
 
 
 if __name__ == "__main__":
-    sys.exit(start.main(personality, carrier=True))
+    sys.exit(start.main(personality, Gateway.TUNNEL))

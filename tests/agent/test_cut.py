@@ -9,7 +9,7 @@ import pytest
 from agent.cut import Cutter
 from agent.ports import LiveFlow, NetlinkError
 from agent.programs import Programs
-from rules.facts import Client, Facts, Redirect, Uplink
+from rules.facts import Client, Facts, Gateway, Redirect, Uplink
 from rules.flows import (
     BY_RULES,
     CARRIED,
@@ -283,7 +283,7 @@ def test_flows_that_end_at_another_port_now_are_cut(
 ) -> None:
     """A client's new identity: who was there stays, and so does the other client."""
     ports = {CLIENT_A.index: Redirect(9100, 9101), CLIENT_B.index: Redirect(9102, 9103)}
-    before = replace(FACTS, carrier=True, redirects=ports)
+    before = replace(FACTS, kind=Gateway.PROXY, redirects=ports)
     cutter.cut(SERVED, before, programs, {A, A6, B})
     conntrack.live = [ALLOWED, OF_B]
 
@@ -299,7 +299,9 @@ CONTROLLED = {
     CLIENT_B.index: Redirect(9102, 9103),
 }
 ASKED = frozenset({PING, CARRIED, CONTROL_PORT, INTO_DAEMON})
-WITH_PORT = replace(FACTS, carrier=True, redirects=CONTROLLED, here=frozenset({HERE}))
+WITH_PORT = replace(
+    FACTS, kind=Gateway.PROXY, redirects=CONTROLLED, here=frozenset({HERE})
+)
 ASKS = flow(HERE, port=9051)
 
 

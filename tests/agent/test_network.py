@@ -9,7 +9,7 @@ import pytest
 
 from agent.network import Network
 from agent.ports import CLIENT_GROUP, UPLINK_GROUP, FirewallError, NetlinkError
-from rules.facts import Client, Facts, Tunnel, Uplink
+from rules.facts import Client, Facts, Gateway, Tunnel, Uplink
 from rules.flows import BY_RULES, PING
 from rules.routing import routing
 from tests.agent.fakes import FakeFirewall, FakeLinks
@@ -162,7 +162,7 @@ def test_a_tunnel_that_is_no_way_out_any_more_is_set_down(
     own = frozenset({ip_address("10.8.0.2")})
     tunnel = Tunnel("tun9", 9, own, frozenset(), 1400)
     for way in (tunnel, tunnel, None, None, tunnel):
-        network.apply(OPEN, replace(FACTS, carrier=True, tunnel=way), GATEWAYS)
+        network.apply(OPEN, replace(FACTS, kind=Gateway.TUNNEL, tunnel=way), GATEWAYS)
 
     about = [effect for effect in effects if "tun9" in effect]
     assert about == ["tunnel tun9", "down tun9", "tunnel tun9"]
@@ -287,7 +287,7 @@ def test_an_uplink_is_left_down_and_a_tunnel_is_not(
     """Who sets an uplink down means it; the tunnel is the agent's own."""
     links.appear("wg0", 7)
     tunnel = Tunnel("wg0", 7, ETH0.own, frozenset(), 1420)
-    facts = replace(FACTS, carrier=True, tunnel=tunnel)
+    facts = replace(FACTS, kind=Gateway.TUNNEL, tunnel=tunnel)
     network.apply(OPEN, facts, GATEWAYS)
     for name in ("eth0", "wg0"):
         links.links[name] = replace(links.links[name], up=False, falls=1)

@@ -27,7 +27,17 @@ from controller import namespaces
 from rules.carriers import carrier_guard
 from rules.compile import compile_client
 from rules.constant import constant
-from rules.facts import Carried, Client, Facts, Mark, Redirect, Tunnel, Uid, Uplink
+from rules.facts import (
+    Carried,
+    Client,
+    Facts,
+    Gateway,
+    Mark,
+    Redirect,
+    Tunnel,
+    Uid,
+    Uplink,
+)
 from rules.flows import CARRIED, CONTROL_PORT, IN_TUNNEL, INTO_DAEMON, PING, Allowed
 from rules.ground import Ground, Match
 from rules.guard import uplink_guard
@@ -79,7 +89,7 @@ FACTS = Facts(
     uplinks=(Uplink("eth0", 20, frozenset({ip_address("192.0.2.2")})),),
     connected=frozenset({CLIENT}),
     configured=True,
-    carrier=True,
+    kind=Gateway.PROXY,
     carried=frozenset({Carried(Uid(DAEMON), UDP, ENDPOINT)}),
     tunnel=Tunnel(
         "tun9",
@@ -122,7 +132,7 @@ class Rig:
 
     def load(self, allowed: Allowed, facts: Facts, ground: Ground = ALL) -> None:
         script = (
-            constant(carrier=True, table=capacity())
+            constant(Gateway.PROXY, capacity())
             + carrier_guard("eth0")
             + uplink_guard("tun9")
         )

@@ -179,6 +179,17 @@ def transit(at: Scene) -> list[bytes]:
     return _from_neighbour(at, _knocks(at.neighbour, at.neighbour6, beyond))
 
 
+def impersonation(at: Scene) -> list[bytes]:
+    """From the LAN in the NetVM's own name, to itself, its client and beyond (R16).
+
+    The kernel takes no such source from a wire, unless accept_local tells it to.
+    """
+    targets = [at.uplink, at.client, at.server, at.uplink6, at.client6, at.server6]
+    packets = _knocks(at.uplink, at.uplink6, targets)
+    packets += _knocks(at.gateway, at.gateway6, targets)
+    return _from_neighbour(at, packets)
+
+
 def disclosure(at: Scene) -> list[bytes]:
     """ARP and ND questions on the LAN for addresses on the NetVM's other links."""
     asking = Ether(src=at.neighbour_mac, dst=BROADCAST)

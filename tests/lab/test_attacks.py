@@ -37,6 +37,7 @@ CLIENT_SIDE: dict[Attack, int] = {
 UPLINK_SIDE: dict[Attack, int] = {
     attacks.strong_host: 144,
     attacks.transit: 66,
+    attacks.impersonation: 72,
     attacks.disclosure: 12,
     attacks.injection: 3,
 }

@@ -186,6 +186,21 @@ class Chain:
             uplink6=str(up6),
         )
 
+    def lan(self, other: str) -> Scene:
+        """Return where a neighbour's attack on sys-net takes place."""
+        (ip, ip6), (gate, gate6) = self.ip("sys-firewall"), self.ip("sys-net")
+        other4, other6 = self.ip(other)
+        return Scene(
+            client=str(ip),
+            client6=str(ip6),
+            gateway=str(gate),
+            gateway6=str(gate6),
+            server="198.51.100.80",
+            server6="2001:db8:80::80",
+            other=str(other4),
+            other6=str(other6),
+        )
+
     def close(self) -> None:
         """End everything, in whatever state it is."""
         with suppress(AssertionError):

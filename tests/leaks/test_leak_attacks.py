@@ -3,7 +3,7 @@
 
 Classes (leaks.md, 2): each attack of `tests.lab.attacks` names its own.
 Client side: P1 P2 P4 P5 P6 P7 P8 P9 P10 P11 P16 R16 R17 R18 R21 D1 D4 D6 D11.
-Uplink side: R11 R12 R13 R15.  The positive control, `test_leak_layers`, sends
+Uplink side: R11 R12 R13 R15 R16.  The positive control, `test_leak_layers`, sends
 the same frames through the same chain without its protection.
 
 Limits: a veth has no VLAN or checksum offload that could hide a frame; timing
@@ -38,6 +38,7 @@ CLIENT_SIDE: dict[Attack, str] = {
 UPLINK_SIDE: dict[Attack, str] = {
     attacks.strong_host: "R12 R15",
     attacks.transit: "R1 R15",
+    attacks.impersonation: "R16",
     attacks.disclosure: "R13",
     attacks.injection: "R11",
 }
@@ -46,6 +47,7 @@ SECOND_JUDGE = {
     attacks.stateless: "fwd-invalid",
     attacks.spoofed: "spoof",
     attacks.poison: "arp-spoof",
+    attacks.impersonation: "spoof-upstream",
 }
 VIF_MAC = "fe:ff:ff:ff:ff:ff"
 
@@ -123,25 +125,16 @@ def test_a_client_poisons_no_table_and_hears_of_nobody(
 def test_a_neighbour_of_the_netvm_gets_nothing_and_nowhere(
     chain: Chain, attack: Attack
 ) -> None:
-    gate, client = chain.ip("sys-net"), chain.ip("sys-firewall")
-    other = chain.ip("work")
-    scene = Scene(
-        client=str(client[0]),
-        client6=str(client[1]),
-        gateway=str(gate[0]),
-        gateway6=str(gate[1]),
-        server="198.51.100.80",
-        server6="2001:db8:80::80",
-        other=str(other[0]),
-        other6=str(other[1]),
-    )
-    before = routing(chain, "sys-net")
+    before, counted = routing(chain, "sys-net"), chain.counted("sys-net")
     with Wires(chain) as wires, Sniffer(chain.net("sys-firewall"), "eth0") as inner:
-        attacks.send(chain.internet.neighbour, "eth0", attack(scene))
+        attacks.send(chain.internet.neighbour, "eth0", attack(chain.lan("work")))
     assert inner.marked == []
     assert [p for p in wires.outer if p.source not in NETVM_OWN] == []
     assert [p for p in wires.outer if p.marked] == []
     assert routing(chain, "sys-net") == before
+    if attack in SECOND_JUDGE:
+        comment = SECOND_JUDGE[attack]
+        assert chain.counted("sys-net")[comment] > counted[comment]
 
 
 @pytest.mark.parametrize("attack", UPLINK_SIDE, ids=name)

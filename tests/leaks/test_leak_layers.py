@@ -180,6 +180,28 @@ def test_a_route_in_main_bends_no_clients_packet(orphan: Chain, bare: bool) -> N
     assert there == {NEIGHBOUR if bare else ROUTER}
 
 
+@pytest.mark.parametrize("gone", [(), *((layer,) for layer in Layer)], ids=name)
+def test_a_neighbour_is_not_taken_for_the_netvm(
+    orphan: Chain, gone: tuple[Layer, ...]
+) -> None:
+    """R16: own addresses as source, which the kernel is told to let in."""
+    assert impersonated(orphan, gone) == []
+
+
+def test_without_any_layer_a_neighbour_is_taken_for_the_netvm(orphan: Chain) -> None:
+    assert impersonated(orphan, tuple(Layer))
+
+
+def impersonated(chain: Chain, gone: tuple[Layer, ...]) -> list[Packet]:
+    """Return what sys-firewall gets of it while some layers of sys-net are gone."""
+    frames = attacks.impersonation(chain.lan("open"))
+    with restored(chain, *BOTH), Sniffer(chain.net("sys-firewall"), "eth0") as inner:
+        for layer in gone:
+            remove(chain, "sys-net", layer)
+        attacks.send(chain.internet.neighbour, "eth0", frames)
+    return inner.marked
+
+
 def test_no_routing_rule_is_for_a_user(orphan: Chain) -> None:
     """R9 (E14): ``uidrange`` with 0 in it would match what is forwarded."""
     for domain, version in itertools.product(BOTH, ("-4", "-6")):

@@ -8,7 +8,17 @@ import pytest
 
 from rules.carriers import CARRIER_TEXT, carrier_guard
 from rules.constant import constant
-from rules.facts import Carried, Client, Facts, Mark, Redirect, Tunnel, Uid, Uplink
+from rules.facts import (
+    Carried,
+    Client,
+    Facts,
+    Gateway,
+    Mark,
+    Redirect,
+    Tunnel,
+    Uid,
+    Uplink,
+)
 from rules.flows import (
     CARRIED,
     CONTROL_PORT,
@@ -20,6 +30,7 @@ from rules.flows import (
 from rules.guard import NETDEV_GUARD
 from rules.objects import IP, IP6, Key, Map, Set
 from rules.pace import USUAL
+from rules.redirects import REDIRECT_TEXT
 from rules.routing import UPSTREAM, routing
 from rules.ruleset import closed, ruleset
 
@@ -44,7 +55,7 @@ FACTS = Facts(
     clients=(CLIENT,),
     uplinks=(Uplink("eth0", 20, OWN, gateways=(ip_address("10.137.0.6"),)),),
     configured=True,
-    carrier=True,
+    kind=Gateway.PROXY,
     carried=frozenset(
         {
             Carried(Uid(7), 17, (A4, 51820)),
@@ -110,14 +121,14 @@ def test_a_state_that_allows_nothing_has_only_addresses_and_judges() -> None:
 
 
 def test_closed_is_every_set_of_a_carrier_and_nothing_in_it() -> None:
-    shut = closed(carrier=True)
+    shut = closed(Gateway.PROXY)
 
     assert shut.keys() == ruleset(EVERYTHING, FACTS).keys()
     assert not any(o.elements for o in shut.values() if isinstance(o, Set | Map))
 
 
 def test_every_set_is_declared_as_the_constant_rules_declare_it() -> None:
-    declared = constant(carrier=True, table=USUAL).splitlines()
+    declared = constant(Gateway.PROXY, USUAL).splitlines()
 
     for key, content in ruleset(EVERYTHING, FACTS).items():
         assert isinstance(content, Set | Map)
@@ -128,7 +139,7 @@ def test_every_set_is_declared_as_the_constant_rules_declare_it() -> None:
 
 def test_a_mark_is_nobody_without_an_endpoint() -> None:
     """R6: whoever has CAP_NET_RAW can set it."""
-    facts = Facts(carrier=True, carried=frozenset({Carried(Mark(1), 17, None)}))
+    facts = Facts(kind=Gateway.PROXY, carried=frozenset({Carried(Mark(1), 17, None)}))
     with pytest.raises(ValueError, match="expected an endpoint"):
         ruleset(EVERYTHING, facts)
 
@@ -142,9 +153,25 @@ def test_clients_are_routed_into_the_tunnel_and_nowhere_else() -> None:
     assert not [r for r in routing(frozenset(), FACTS).routes if r.table == UPSTREAM]
 
 
-def test_a_plain_gateway_has_none_of_it() -> None:
-    assert CARRIER_TEXT not in constant(carrier=False, table=USUAL)
-    assert Key(IP, "by_uid") not in ruleset(EVERYTHING, Facts())
+@pytest.mark.parametrize(
+    ("kind", "carries", "ends"),
+    [
+        (Gateway.ROUTER, False, False),
+        (Gateway.TUNNEL, True, False),
+        (Gateway.PROXY, True, True),
+    ],
+)
+def test_a_gateway_has_what_its_kind_needs_and_no_more(
+    *, kind: Gateway, carries: bool, ends: bool
+) -> None:
+    """Each chain of a hook is asked about every packet."""
+    text, content = constant(kind, USUAL), ruleset(EVERYTHING, Facts(kind=kind))
+
+    assert (CARRIER_TEXT in text, REDIRECT_TEXT in text) == (carries, ends)
+    assert (Key(IP, "by_uid") in content, Key(IP, "judged") in content) == (
+        carries,
+        ends,
+    )
 
 
 def test_the_guard_of_an_uplink_names_senders_before_it_counts_drops() -> None:

@@ -15,7 +15,7 @@ from agent.machine import Way
 from firewallvm.states import FIREWALLVM
 from netvm.states import NETVM
 from rules.constant import constant
-from rules.facts import Client, Facts, Uplink
+from rules.facts import Client, Facts, Gateway, Uplink
 from rules.flows import (
     BY_RULES,
     CLIENT_DNS,
@@ -68,8 +68,12 @@ def elements(
 CONTENTS = {
     (GUARD, "clients4"): {f"13 . {MAC} . 10.137.0.5", f"14 . {MAC2} . 10.138.0.7"},
     (GUARD, "clients6"): {f"14 . {MAC2} . fd09:24ef:4179::a8a:7"},
-    (GUARD, "addresses4"): {"10.137.0.5", "10.138.0.7", "10.138.0.9"},
-    (GUARD, "addresses6"): {"fd09:24ef:4179::a8a:7", "fd09:24ef:4179::a8a:9"},
+    (GUARD, "addresses4"): {"10.137.0.5", "10.138.0.7", "10.138.0.9", "192.168.1.7"},
+    (GUARD, "addresses6"): {
+        "fd09:24ef:4179::a8a:7",
+        "fd09:24ef:4179::a8a:9",
+        "2001:db8::7",
+    },
     (ARP_GUARD, "clients"): {f"13 . {MAC} . 10.137.0.5", f"14 . {MAC2} . 10.138.0.7"},
     (GUARD, "here4"): {"2 . 192.168.1.7"},
     (GUARD, "held"): {"14"},
@@ -174,7 +178,7 @@ def test_an_address_that_two_vifs_claim_leads_to_one_chain() -> None:
 
 
 def test_every_set_is_declared_as_the_constant_rules_declare_it() -> None:
-    declared_there = constant(carrier=False, table=USUAL).splitlines()
+    declared_there = constant(Gateway.ROUTER, USUAL).splitlines()
 
     for key, content in ruleset(EVERYTHING, FACTS).items():
         assert isinstance(content, Set | Map)
@@ -217,7 +221,7 @@ CASES = {
 
 def golden(name: str) -> str:
     purpose, allowed, facts = CASES[name]
-    parts = [constant(carrier=False, table=USUAL)]
+    parts = [constant(Gateway.ROUTER, USUAL)]
     parts += [uplink_guard(uplink.name) for uplink in facts.uplinks]
     parts.append(f"\n{difference(None, ruleset(allowed, facts))}")
     return f"# {purpose}\n# Without the chains of the clients' rules.\n{''.join(parts)}"

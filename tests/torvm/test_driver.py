@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rules.facts import Carried, Client, Facts, Redirect, Uid, Uplink
+from rules.facts import Carried, Client, Facts, Gateway, Redirect, Uid, Uplink
 from rules.virtual_dns import VIRTUAL4, VIRTUAL6
 from tests.torvm.fakes import FakeBerth, FakeNames, FakeTor
 from torvm.bridges import parse
@@ -55,7 +55,7 @@ OUT = Facts(
     ),
     here=frozenset({ip_address("10.137.0.2")}),
     resolvers=frozenset({ip_address("10.139.1.1")}),
-    carrier=True,
+    kind=Gateway.PROXY,
 )
 OFFLINE = replace(OUT, uplinks=())
 DEADLINE = 20.0  # seconds; only a failing test waits that long

@@ -26,7 +26,7 @@ from agent.nft import Nft
 from agent.programs import Programs
 from controller import namespaces
 from rules.constant import constant
-from rules.facts import Client, Facts, Uplink
+from rules.facts import Client, Facts, Gateway, Uplink
 from rules.model import Action, Policy, Rule
 from tests.lab.pinging import answered
 from vpn import openvpn_start as start
@@ -92,7 +92,7 @@ FACTS = Facts(
     connected=frozenset({CLIENT}),
     configured=True,
     here=frozenset({ip_address(GATEWAY)}),
-    carrier=True,
+    kind=Gateway.TUNNEL,
 )
 ALL = Policy((Rule(Action.ACCEPT),))
 
@@ -129,7 +129,7 @@ class Room:
         with namespaces.inside(self.net("gateway")):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             firewall = Nft()
-            firewall.load(constant(carrier=True, table=capacity()))
+            firewall.load(constant(Gateway.TUNNEL, capacity()))
             self.berth = Berth(start.NAME, berths, meeting)
             self.door = Door(meeting / start.SOCKET, self.berth.uid)
             self.daemon = Daemon(self.berth, self.door, parsed)
@@ -139,7 +139,7 @@ class Room:
                 VPN, lambda facts: observe(facts, self.driver.progress)
             )
             self.links = LinkTable()
-            self.enforcer = Enforcer(firewall, carrier=True)
+            self.enforcer = Enforcer(firewall, Gateway.TUNNEL)
             self.network = Network(self.links, firewall)
             self.conntrack = CtNetlink()
             self.cutter = Cutter(self.conntrack)

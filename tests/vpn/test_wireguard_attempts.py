@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rules.facts import Facts, Uplink
+from rules.facts import Facts, Gateway, Uplink
 from tests.lab.sniffer import Sniffer
 from tests.lab.wireguard import Keys, Server, base64
 from tests.vpn.wireguard_room import CLIENT, HERE, PATIENCE, PROVIDER, launcher, use
@@ -23,7 +23,7 @@ from vpn.wireguard_profile import parse
 pytestmark = pytest.mark.kernel
 
 UPLINK = Uplink("eth0", 2, frozenset({ip_address(HERE)}), gateways=(PROVIDER,))
-FACTS = Facts(uplinks=(UPLINK,), configured=True, carrier=True)
+FACTS = Facts(uplinks=(UPLINK,), configured=True, kind=Gateway.TUNNEL)
 SILENT = "no handshake: not reachable, or a key is wrong on one side"
 
 Drive = Callable[[str, Callable[[WireguardDriver], object]], WireguardDriver]

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from agent.names import Names
-from rules.facts import Carried, Facts, Uid, Uplink
+from rules.facts import Carried, Facts, Gateway, Uid, Uplink
 from tests.vpn.fake_device import DAEMON, FakeDevice
 from vpn.endpoints import UDP
 from vpn.lookup import Lookup
@@ -48,7 +48,7 @@ FACTS = Facts(
     dns={VIRTUAL: RESOLVER},
     resolvers=frozenset({RESOLVER}),
     configured=True,
-    carrier=True,
+    kind=Gateway.TUNNEL,
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent import start
 from agent.personality import Personality
+from rules.facts import Gateway
 
 
 def personality() -> Personality:
@@ -37,10 +38,10 @@ def personality() -> Personality:
         Course(UPSTREAM_PROXY, driver.observe),
         FromDom0(),
         pin_gateway=True,
-        carrier=True,
+        kind=Gateway.PROXY,
         driver=driver,
     )
 
 
 if __name__ == "__main__":
-    sys.exit(start.main(personality, carrier=True))
+    sys.exit(start.main(personality, Gateway.PROXY))
