@@ -159,6 +159,7 @@ class TorDriver:
             running=session is not None,
             ended=self._daemon.ended,
             silent=self._daemon.silent,
+            transport=self._outward.trouble,
             waits_for=self._waits_for(),
         )
         if session is None:
@@ -187,10 +188,8 @@ class TorDriver:
 
     def _met(self) -> bool:
         """Begin a session with a tor that is new, end one with a tor that is gone."""
-        tor, session = self._daemon.tor, self._session
-        if session is not None and session.tor is tor:
-            return False
-        if session is None and tor is None:
+        tor = self._daemon.tor
+        if tor is (self._session.tor if self._session else None):
             return False
         self._session, self._pulse = None, math.inf
         self._doors = self._doors.begin(frozenset())

@@ -86,11 +86,15 @@ class Outward:
         """Whether tor connects to relays that it chooses."""
         return not self._given.bridges and self._given.proxy is None
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with a program, or nothing."""
+        return next(filter(None, (each.trouble for each in self._programs)), "")
+
     def waits_for(self) -> str:
         """Return what must be there before tor is let out, or nothing."""
-        for each in self._programs:
-            if not each.complete:
-                return each.trouble or "the program of the bridges' transport"
+        if not all(each.complete for each in self._programs):
+            return "the program of the bridges' transport"
         if self._given.names and not any(self._reachable()):
             why = self._fronts.problem
             return f"a name of the bridges{why and f': {why}'}"

@@ -3,6 +3,8 @@
 
 tor's uid may send nothing by the uplink then: it talks to this program on the
 loopback interface, and this program to the bridges.
+
+One that hangs is a bridge that says nothing, to tor, so the agent asks it itself.
 """
 
 import logging
@@ -16,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.berth import Berth
+from torvm.answering import Answering
 from torvm.pluggable import Program
 from torvm.proxy import Proxy
 
@@ -28,6 +31,9 @@ PATHS: Mapping[Program, tuple[str, ...]] = {
 }
 LIMIT = 1 << 16  # bytes that it may say
 PAUSE = 2.0  # seconds between two starts
+START = 60.0  # seconds until it must have said all that it speaks
+MISSED = 2  # answers; the first time it may be the machine that stood still
+DONE = b"CMETHODS DONE"
 ERRORS = (b"CMETHOD-ERROR", b"ENV-ERROR", b"PROXY-ERROR", b"VERSION-ERROR")
 
 _METHOD = re.compile(
@@ -48,17 +54,21 @@ class Transports:
     ) -> None:
         self.program = program
         self.ports: Mapping[str, int] = {}
-        self.trouble = ""
+        self._problem = ""
+        self._hangs = False
         self._names = names
         self._berth = berth
         self._state = state
         self._clock = clock
         self._proxy: Proxy | None = None
         self._start = math.inf
+        self._announced = math.inf  # when it must have said all
+        self._answering = Answering(clock)
         self._pipe = -1
         self._untrusted = b""
         self._ready = select.epoll()
-        self._ready.register(berth, select.EPOLLIN)
+        for each in (berth, self._answering):
+            self._ready.register(each, select.EPOLLIN)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on, the same for ever."""
@@ -74,31 +84,56 @@ class Transports:
         """Whether all of them are spoken."""
         return self.ports.keys() == self._names
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with it, or nothing."""
+        silent = "the bridges' transport runs, but does not answer"
+        return silent if self._hangs else self._problem
+
     def begin(self, proxy: Proxy | None) -> None:
         """Start it as soon as a launcher waits, to go through a proxy if there is."""
         self._proxy, self._start = proxy, self._clock()
+        # One of an agent before us ends by itself, unless it hangs.
+        self._berth.end()
 
     def next_deadline(self) -> float:
         """Return when to call `handle` at the latest."""
-        return self._start if self._berth.waiting else math.inf
+        start = self._start if self._berth.waiting else math.inf
+        return min(start, self._announced, self._answering.next_deadline())
 
     def handle(self) -> bool:
-        """Take what happened, start it if it must; return whether ports changed."""
-        before = self.ports
+        """Take what happened, start it if it must; return whether anything did."""
+        before = (self.ports, self.trouble)
         self._berth.handle()
         if not self._berth.running:
-            self.ports = {}
+            self.ports, self._announced = {}, math.inf
         self._hear()
+        self._judge()
         if self._berth.waiting and self._clock() >= self._start:
             self._launch()
-        return self.ports != before
+        return (self.ports, self.trouble) != before
+
+    def _judge(self) -> None:
+        """Find out whether it hangs, and end it if it does."""
+        self._answering.look(self.ports.values())
+        if self._answering.handle():
+            self._hangs = self._answering.missed > 0
+            if self._answering.missed >= MISSED:
+                self._end()
+        elif self._clock() >= self._announced:
+            self._announced, self._hangs = self._clock() + START, True
+            self._end()
+
+    def _end(self) -> None:
+        log.warning("%s does not answer", self.program.value)
+        self._berth.end()
 
     def _launch(self) -> None:
         self._start = self._clock() + PAUSE
         paths = PATHS[self.program]
         found = [path for path in paths if Path(path).exists()]
         if not found:
-            self.trouble = f"no {' or '.join(paths)} for the bridges' transport"
+            self._problem = f"no {' or '.join(paths)} for the bridges' transport"
             return
         self._hush()
         self._untrusted = b""
@@ -119,6 +154,7 @@ class Transports:
         try:
             with suppress(ConnectionError):
                 self._berth.start(argv, [theirs], told)
+                self._announced = self._clock() + START
         finally:
             os.close(theirs)
 
@@ -136,7 +172,9 @@ class Transports:
         if self._berth.running:
             self.ports = spoken
         bad = any(untrusted_line.startswith(ERRORS) for untrusted_line in lines)
-        self.trouble = "the bridges' transport does not start" if bad else ""
+        self._problem = "the bridges' transport does not start" if bad else ""
+        if self._announced < math.inf and (bad or DONE in lines):
+            self._announced, self._hangs = math.inf, False
 
     def _hush(self) -> None:
         if self._pipe >= 0:

@@ -30,7 +30,7 @@ class Condition:
 
     ``refused`` is what of the configuration nobody can work with, ``ended`` how
     often tor ended before it said a word, ``silent`` whether it does not answer,
-    ``proxy`` what tor's own one does.
+    ``transport`` what is wrong with who speaks for it, ``proxy`` what its own one does.
     """
 
     refused: str = ""
@@ -38,6 +38,7 @@ class Condition:
     running: bool = False
     ended: int = 0
     silent: bool = False
+    transport: str = ""
     order: str = ""
     proxy: str = ""
     waits_for: str = ""
@@ -52,6 +53,7 @@ def trouble(now: Condition) -> str:
     causes = (
         now.refused,
         "two clients used one circuit: stop using Tor here" if now.shared else "",
+        now.transport if now.uplink else "",
         _start(now),
         "" if now.uplink else "no uplink",
         now.waits_for and f"waits for {now.waits_for}",

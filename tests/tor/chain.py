@@ -22,6 +22,7 @@ import stem
 import stem.connection
 import stem.control
 
+from agent.keys import STATUS, TROUBLE
 from agent.qubesdb import QubesDb
 from controller import namespaces
 from controller.lab.tor_network import NUMBERS, OR_PORT, Network, TorNetwork
@@ -106,6 +107,14 @@ class TorChain(Chain):
         """Return the state of sys-tor."""
         with _listening(self) as db:
             return _state(db)
+
+    def blames(self, words: str) -> None:
+        """Wait until sys-tor says that this keeps it from working."""
+        with _listening(self, TROUBLE) as db:
+            while (last := (db.read(TROUBLE) or b"").decode()) != words:
+                while not db.take_events():
+                    ready = select.select([db], [], [], CIRCUITS)[0]
+                    assert ready, f"sys-tor blames {last!r}, not {words!r}"
 
     def until(self, state: str) -> None:
         """Wait until sys-tor is in a state."""
@@ -311,14 +320,14 @@ class Streams:
 
 
 def _state(db: QubesDb) -> str:
-    words = (db.read("/ravelin/status") or b"").decode().split()
+    words = (db.read(STATUS) or b"").decode().split()
     return dict(word.partition("=")[::2] for word in words).get("state", "")
 
 
 @contextmanager
-def _listening(chain: Chain) -> Iterator[QubesDb]:
+def _listening(chain: Chain, key: str = STATUS) -> Iterator[QubesDb]:
     db = QubesDb(str(chain.runtime / "db/sys-tor.sock"), timeout=PATIENCE)
-    db.watch("/ravelin/status")
+    db.watch(key)
     db.connect()
     try:
         yield db

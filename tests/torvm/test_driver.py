@@ -15,6 +15,7 @@ import pytest
 from rules.facts import Carried, Client, Facts, Gateway, Redirect, Uid, Uplink
 from rules.virtual_dns import VIRTUAL4, VIRTUAL6
 from tests.torvm.fakes import FakeBerth, FakeNames, FakeTor
+from torvm.answering import PATIENCE, QUIET
 from torvm.bridges import parse
 from torvm.daemon import LOOK, Daemon
 from torvm.desk import AT
@@ -60,6 +61,7 @@ OUT = Facts(
 OFFLINE = replace(OUT, uplinks=())
 DEADLINE = 20.0  # seconds; only a failing test waits that long
 RELAY = (ip_address("203.0.113.11"), 5000)
+SILENT = "the bridges' transport runs, but does not answer"
 
 
 @dataclass
@@ -314,6 +316,36 @@ def test_behind_a_transport_tor_itself_sends_nothing(tmp_path: Path) -> None:
     world.settle()
     assert not world.tor.held
     assert "transports {'obfs4': 4711}" in world.tor.orders
+
+
+def test_a_transport_that_does_not_answer_is_the_cause_until_another_speaks(
+    tmp_path: Path,
+) -> None:
+    """tor is held once there is no program, and not before."""
+    given = Given(bridges=parse(b"obfs4 192.0.2.7:443 cert=x"))
+    world = World(tmp_path, given).begin()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        world.programs[0].ports = {"obfs4": listening.getsockname()[1]}
+        world.berth2.running = True
+        world.settle()
+        assert world.driver.trouble() == ""
+        assert not world.tor.held
+        begun = world.berth2.ended
+        for wait in (QUIET, PATIENCE):
+            assert world.driver.next_deadline() <= world.now + wait
+            world.now += wait
+            world.settle()
+        assert world.driver.trouble() == SILENT
+        assert not world.tor.held
+        assert world.berth2.ended == begun
+        world.now += PATIENCE
+        world.settle()
+        assert world.berth2.ended == begun + 1
+        world.berth2.leave()
+        world.settle()
+
+    assert world.driver.trouble() == SILENT
+    assert world.tor.gone
 
 
 def test_a_proxy_is_all_that_is_carried_and_tor_knows_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ The real obfs4proxy runs here, told as the launcher is told.
 import math
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -15,13 +16,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import pytest
 
 from tests.torvm.fakes import FakeBerth
+from torvm.answering import PATIENCE as ANSWER
+from torvm.answering import QUIET
 from torvm.pluggable import Program
 from torvm.proxy import Kind, Login, Proxy
-from torvm.transports import PATHS, PAUSE, Transports
+from torvm.transports import PATHS, PAUSE, START, Transports
 
 OBFS4 = frozenset({"obfs4"})
 BECOME = """
@@ -36,10 +41,19 @@ PATIENCE = 20.0  # seconds; only a failing test waits that long
 
 @dataclass
 class Launching(FakeBerth):
-    """A berth whose launcher becomes what it is told, as ourselves."""
+    """A berth whose launcher becomes what it is told, as ourselves.
+
+    ``written`` is what the programs write on their standard error.
+    """
 
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     ours: list[socket.socket] = field(default_factory=list)
+    written: IO[bytes] = field(default_factory=TemporaryFile)
+
+    def descriptors(self) -> int:
+        """Return how many the last program has."""
+        there = Path(f"/proc/{self.processes[-1].pid}/fd")
+        return sum(1 for _ in there.iterdir())
 
     def start(
         self,
@@ -54,7 +68,9 @@ class Launching(FakeBerth):
         kept = [pipe, theirs.fileno()]
         words = [sys.executable, "-c", BECOME, *map(str, kept), *argv]
         with theirs:
-            made = subprocess.Popen(words, env=dict(env or {}), pass_fds=kept)
+            made = subprocess.Popen(
+                words, env=dict(env or {}), pass_fds=kept, stderr=self.written
+            )
         self.processes.append(made)
         self.waiting, self.running = False, True
 
@@ -68,6 +84,7 @@ def berth() -> Iterator[Launching]:
         each.wait()
     for connection in made.ours:
         connection.close()
+    made.written.close()
 
 
 def begun(
@@ -88,7 +105,9 @@ def begun(
 
 
 def until_spoken(transports: Transports) -> None:
-    until(lambda: transports.complete, transports)
+    """Wait until it speaks all, and has said that this is all."""
+    until(lambda: transports._announced == math.inf, transports)
+    assert transports.complete
 
 
 def until(found: Callable[[], bool], transports: Transports) -> None:
@@ -179,6 +198,128 @@ def test_when_it_ends_it_speaks_nowhere_and_is_started_again(
     assert len(berth.processes) == 2
 
 
+REAL = [
+    (Program.OBFS4PROXY, frozenset({"obfs4", "meek_lite"})),
+    (Program.SNOWFLAKE, frozenset({"snowflake"})),
+]
+SILENT = "the bridges' transport runs, but does not answer"
+
+
+@pytest.mark.parametrize(("program", "names"), REAL)
+def test_the_real_ones_answer_and_nothing_comes_of_it(
+    berth: Launching, tmp_path: Path, program: Program, names: frozenset[str]
+) -> None:
+    """Each listener of theirs; they keep no connection, and write nothing down."""
+    moment = [100.0]
+    transports = begun(
+        berth, tmp_path, program=program, names=names, clock=lambda: moment[0]
+    )
+    until_spoken(transports)
+    before, ended = berth.descriptors(), berth.ended
+    written = os.fstat(berth.written.fileno()).st_size
+    for _ in range(10):
+        moment[0] += QUIET
+        assert not transports.handle()
+        until(lambda: not transports._answering._waits, transports)
+        assert transports.next_deadline() == moment[0] + QUIET
+
+    # It hangs up once it has answered.
+    deadline = time.monotonic() + PATIENCE
+    while (now := berth.descriptors()) != before:
+        assert time.monotonic() < deadline, (now, before)
+    assert transports.trouble == ""
+    assert berth.ended == ended
+    assert os.fstat(berth.written.fileno()).st_size == written
+
+
+@pytest.mark.parametrize(("program", "names"), REAL)
+def test_a_real_one_that_stands_still_is_ended(
+    berth: Launching, tmp_path: Path, program: Program, names: frozenset[str]
+) -> None:
+    """After two questions, but one of which is told at once.
+
+    The control: one that goes on before that has done nothing wrong.
+    """
+    moment = [100.0]
+    transports = begun(
+        berth, tmp_path, program=program, names=names, clock=lambda: moment[0]
+    )
+    until_spoken(transports)
+    (process,), ended = berth.processes, berth.ended
+
+    def stands_still() -> None:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        moment[0] += QUIET
+        assert not transports.handle()
+        moment[0] += ANSWER
+        assert transports.handle()
+        assert transports.trouble == SILENT
+        assert transports.complete
+        assert berth.ended == ended
+
+    stands_still()
+    process.send_signal(signal.SIGCONT)
+    until(lambda: transports.trouble == "", transports)
+    stands_still()
+    moment[0] += ANSWER
+    transports.handle()
+    assert berth.ended == ended + 1
+    # That is the cause until another one speaks.
+    process.kill()
+    berth.leave()
+    assert transports.handle()
+    assert transports.trouble == SILENT
+    berth.come()
+    transports.handle()
+    until_spoken(transports)
+    assert transports.trouble == ""
+
+
+def test_one_that_hangs_before_it_speaks_is_ended(tmp_path: Path) -> None:
+    """Its words are due as an answer is."""
+    moment = [100.0]
+    transports = heard(tmp_path, b"VERSION 1\n", lambda: moment[0])
+    berth = transports._berth
+    assert isinstance(berth, FakeBerth)
+    ended = berth.ended
+    assert transports.next_deadline() == moment[0] + START
+    moment[0] += START - 1
+    assert not transports.handle()
+    assert berth.ended == ended
+    moment[0] += 1
+    assert transports.handle()
+
+    assert berth.ended == ended + 1
+    assert transports.trouble == SILENT
+
+
+def test_one_that_has_said_all_owes_no_more_words(tmp_path: Path) -> None:
+    """The control of the one before."""
+    moment = [100.0]
+    said = b"CMETHOD-ERROR obfs4 no\nCMETHODS DONE\n"
+    transports = heard(tmp_path, said, lambda: moment[0])
+    berth = transports._berth
+    assert isinstance(berth, FakeBerth)
+    ended = berth.ended
+    assert transports.next_deadline() == math.inf
+    moment[0] += START
+    assert not transports.handle()
+
+    assert berth.ended == ended
+    assert transports.trouble == "the bridges' transport does not start"
+
+
+def test_one_of_an_agent_before_that_hangs_is_ended(tmp_path: Path) -> None:
+    """It would end by itself, and no launcher could come while it does not."""
+    berth = FakeBerth()
+    transports = Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path))
+    assert berth.ended == 0
+    transports.begin(None)
+
+    assert berth.ended == 1
+
+
 @pytest.mark.parametrize(
     ("said", "ports"),
     [
@@ -203,7 +344,9 @@ def test_why_it_does_not_start_is_told(tmp_path: Path) -> None:
     assert transports.trouble == "the bridges' transport does not start"
 
 
-def heard(folder: Path, said: bytes) -> Transports:
+def heard(
+    folder: Path, said: bytes, clock: Callable[[], float] = time.monotonic
+) -> Transports:
     """Return one that was started, and whose program says this."""
     pipes: list[int] = []
 
@@ -220,7 +363,7 @@ def heard(folder: Path, said: bytes) -> Transports:
             pipes.append(os.dup(files[0]))
             self.waiting, self.running = False, True
 
-    transports = begun(Berth(), folder)
+    transports = begun(Berth(), folder, clock=clock)
     os.write(pipes[0], said)
     transports.handle()
     os.close(pipes[0])

@@ -27,6 +27,7 @@ def test_nothing_is_said_when_nothing_is_wrong() -> None:
             "tor ended 3 times as soon as it was started: see its log",
         ),
         ({"running": False, "silent": True}, "tor runs, but does not answer"),
+        ({"transport": "it does not answer"}, "it does not answer"),
         ({"clock": Clock(3 * 3600)}, "the clock is 3 h ahead"),
         ({"clock": Clock(-20 * 60)}, "the clock is 20 min behind"),
         ({"clock": Clock(-5 * 86400)}, "the clock is 5 days behind"),
@@ -55,6 +56,11 @@ def test_each_cause_has_its_words(change: dict[str, object], words: str) -> None
         ({"refused": "x"}, {"running": False}),
         ({"uplink": False}, {"running": False}),
         ({"uplink": False}, {"bootstrap": STUCK}),
+        ({"uplink": False}, {"transport": "it does not answer"}),
+        # Who speaks for tor takes tor with it.
+        ({"transport": "it does not answer"}, {"running": False, "silent": True}),
+        ({"transport": "it does not answer"}, {"bootstrap": STUCK}),
+        ({"transport": "it does not start"}, {"waits_for": "the program"}),
         # A clock that is wrong looks like a network that is blocked.
         ({"clock": Clock(7200)}, {"bootstrap": STUCK}),
     ],
