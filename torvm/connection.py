@@ -2,17 +2,22 @@
 """A socket on which a question never waits for its answer (control-spec, 2)."""
 
 import math
+import re
 import select
 import socket
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 CHUNK = 1 << 16  # bytes
 AT_ONCE = 4  # chunks; who is talked to without a pause has other work too
 LARGEST = 32 << 20  # bytes of one message; all relays there are take some 2 MB
 UCRED = struct.Struct("3i")  # unix(7)
+
+_TAKEN = re.compile(r"^Vm(?:RSS|Swap):\s+([0-9]+) kB$", re.MULTILINE)  # proc(5)
 
 Reply = Callable[[bytes], None]
 
@@ -57,7 +62,7 @@ class Connection:
         try:
             self._socket.connect(path)
             of_peer = socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size
-            self.uid = int(UCRED.unpack(self._socket.getsockopt(*of_peer))[1])
+            self._pid, self.uid, _ = UCRED.unpack(self._socket.getsockopt(*of_peer))
         except OSError:
             self.close()
             raise
@@ -74,6 +79,13 @@ class Connection:
     def waits_since(self) -> float:
         """When the first question without an answer was asked; `math.inf`: none."""
         return self._replies[0][1] if self._replies else math.inf
+
+    def memory(self) -> int:
+        """Return how many bytes the other end takes, 0 if the kernel does not say."""
+        with suppress(OSError):
+            told = Path(f"/proc/{self._pid}/status").read_text()
+            return 1024 * sum(map(int, _TAKEN.findall(told)))
+        return 0
 
     def close(self) -> None:
         """Give the socket back."""

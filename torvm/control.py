@@ -10,6 +10,7 @@ import io
 import logging
 import select
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -121,8 +122,13 @@ class Control:
         self._order("halt", "SIGNAL HALT")
 
     def look_at_self(self) -> None:
-        """Ask tor how it is."""
-        self._get(SELF, lambda entries: self._said.append(heard.ready(entries)))
+        """Ask tor how it is, and the kernel how large."""
+
+        def answered(entries: Entries) -> None:
+            ready, memory = heard.ready(entries), self._connection.memory()
+            self._said.append(replace(ready, memory=memory))
+
+        self._get(SELF, answered)
 
     def look_at_listeners(self) -> None:
         """Ask where tor listens."""

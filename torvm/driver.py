@@ -159,6 +159,7 @@ class TorDriver:
             running=session is not None,
             ended=self._daemon.ended,
             silent=self._daemon.silent,
+            large=self._daemon.large,
             transport=self._outward.trouble,
             waits_for=self._waits_for(),
         )

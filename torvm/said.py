@@ -16,12 +16,16 @@ NO_WAY = "does not get us any further"
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What tor says of itself; ``progress`` is in %."""
+    """What tor says of itself; ``progress`` is in %.
+
+    ``memory`` is what the kernel says that it takes, in bytes; 0 if it does not say.
+    """
 
     version: str
     progress: int
     circuits: bool
     listening: frozenset[Listener]
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ class Torrc:
         # Asleep, tor looks like an outage to its clients.
         yield "DormantTimeoutEnabled 0"
         yield "DormantCanceledByStartup 1"
+        # Otherwise a share of the machine's memory, and more than it may have in all.
+        yield "MaxMemInQueues 256 MB"
         yield "SafeLogging 1"
         yield "Log warn stderr"
         if not self.countries:

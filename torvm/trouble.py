@@ -30,7 +30,8 @@ class Condition:
 
     ``refused`` is what of the configuration nobody can work with, ``ended`` how
     often tor ended before it said a word, ``silent`` whether it does not answer,
-    ``transport`` what is wrong with who speaks for it, ``proxy`` what its own one does.
+    ``large`` whether it was ended for its size, ``transport`` what is wrong with who
+    speaks for it, ``proxy`` what its own one does.
     """
 
     refused: str = ""
@@ -38,6 +39,7 @@ class Condition:
     running: bool = False
     ended: int = 0
     silent: bool = False
+    large: bool = False
     transport: str = ""
     order: str = ""
     proxy: str = ""
@@ -69,6 +71,8 @@ def trouble(now: Condition) -> str:
 def _start(now: Condition) -> str:
     if now.running:
         return ""
+    if now.large:
+        return "tor took too much memory, and is started anew"
     if now.silent:
         return "tor runs, but does not answer"
     if now.ended >= MANY:

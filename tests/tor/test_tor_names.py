@@ -2,13 +2,16 @@
 """Addresses for names of onion services are of one pool, which no client uses up.
 
 tor keeps each that it has given and says which.  What is shown is a flood for some
-moments; that the pool lasts for days follows from the number in `rules.redirects`.
+moments; how long it takes until tor is too large follows from the number in
+`rules.redirects`.
 """
 
 import socket
+import subprocess
 from base64 import b32encode
 from contextlib import suppress
 from itertools import count, islice
+from pathlib import Path
 from time import monotonic
 
 import dns.message
@@ -95,3 +98,15 @@ def test_without_the_rule_it_gets_them_all(tor: TorChain) -> None:
             assert monotonic() < flood.began + CIRCUITS
             flood.ask()
         flood.close()
+
+
+def test_its_agent_sees_how_large_tor_is(tor: TorChain) -> None:
+    """As its own user without rights, and as it sees processes."""
+    agent = tor.agent("sys-tor")
+    uid = Path(f"/proc/{agent}").stat().st_uid
+    argv = ["nsenter", f"--mount=/proc/{agent}/ns/mnt", "setpriv", f"--reuid={uid}"]
+    argv += [f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+    argv += ["grep", "VmRSS", f"/proc/{tor.process('/usr/bin/tor')}/status"]
+
+    assert uid
+    assert subprocess.check_output(argv, text=True).startswith("VmRSS:")

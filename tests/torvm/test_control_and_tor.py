@@ -62,6 +62,8 @@ PLACES = frozenset(
 )
 NOWHERE = Listener(Kind.TRANS, ip_address("192.0.2.77"), 10002)
 BOTH = frozenset(Family)
+NAMES, ROUND = 50_000, 500
+LEAST = 100  # bytes of a name of an onion service
 
 
 @dataclass
@@ -293,6 +295,25 @@ def test_one_that_stands_still_owes_an_answer(tor: Running) -> None:
     tor.until(lambda said: isinstance(said, Ready))
 
     assert tor.control.waits_since == math.inf
+
+
+def test_the_kernel_says_how_large_it_is(tor: Running) -> None:
+    """It keeps every name of an onion service that it has an address for."""
+
+    def memory() -> int:
+        tor.control.look_at_self()
+        said = tor.until(lambda said: isinstance(said, Ready))
+        assert isinstance(said, Ready)
+        return said.memory
+
+    before = memory()
+    assert before > 10 << 20
+    for number in range(0, NAMES, ROUND):
+        names = (f"0.0.0.0=x{each}.onion" for each in range(number, number + ROUND))
+        tor.control._order("names", f"MAPADDRESS {' '.join(names)}")
+        tor.until(lambda said: said == Done("names"))
+
+    assert memory() > before + NAMES * LEAST
 
 
 def test_it_can_be_ended(tor: Running) -> None:

@@ -2,17 +2,19 @@
 """A tor is started, found again, and started anew when it ended; never in a hurry."""
 
 import gc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.torvm.fakes import FakeBerth, FakeTor
-from torvm.daemon import LONGEST, LOOK, SILENCE, Daemon
+from torvm.daemon import LARGEST, LONGEST, LOOK, SILENCE, Daemon
 from torvm.port import TorBackend
 from torvm.said import Ready
 from torvm.torrc import Torrc
+
+OF_ITSELF = Ready("0.4.9", 100, circuits=True, listening=frozenset())
 
 
 @dataclass
@@ -223,6 +225,23 @@ def test_one_that_does_not_answer_for_longer_is_ended(world: World) -> None:
     world.listening.clear()
     world.berth.leave()
     assert world.starts() is world.daemon.tor
+
+
+def test_one_that_has_become_too_large_is_started_anew(world: World) -> None:
+    """Names of onion services take memory for as long as it runs."""
+    tor = world.starts()
+    tor.say(replace(OF_ITSELF, memory=LARGEST))
+    world.passes(0)
+    assert tor.orders == []
+    assert not world.daemon.large
+    tor.say(replace(OF_ITSELF, memory=LARGEST + 1))
+    world.passes(0)
+    assert tor.orders == ["halt"]
+    world.ends(tor)
+    assert world.daemon.large
+
+    assert world.starts() is world.daemon.tor
+    assert not world.daemon.large
 
 
 def test_one_of_another_configuration_that_does_not_answer_is_ended(

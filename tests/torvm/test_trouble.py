@@ -27,6 +27,10 @@ def test_nothing_is_said_when_nothing_is_wrong() -> None:
             "tor ended 3 times as soon as it was started: see its log",
         ),
         ({"running": False, "silent": True}, "tor runs, but does not answer"),
+        (
+            {"running": False, "large": True},
+            "tor took too much memory, and is started anew",
+        ),
         ({"transport": "it does not answer"}, "it does not answer"),
         ({"clock": Clock(3 * 3600)}, "the clock is 3 h ahead"),
         ({"clock": Clock(-20 * 60)}, "the clock is 20 min behind"),
