@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.berth import DAEMONS
+from agent.qubesdb import SOCKET
 from controller import namespaces
 
 ROOT = Path(__file__).parents[3]
@@ -192,7 +193,10 @@ def status_of(pid: str) -> dict[str, str]:
 
 
 def is_confined(name: str, program: str) -> None:
-    """Fail unless a daemon runs as its own user, with no rights and under a filter."""
+    """Fail unless a daemon runs as its own user, with no rights and under a filter.
+
+    Nor may it come to QubesDB, as every other user of a VM may.
+    """
     pid = shown(f"ravelin-daemon@{name}", "MainPID")
     status = status_of(pid)
     user = tool(f"id -u ravelin-{name}").strip()
@@ -205,3 +209,7 @@ def is_confined(name: str, program: str) -> None:
     assert (str(state.st_uid), state.st_mode & 0o7777) == (user, 0o700)
     places = Path(f"/proc/{pid}/root{DAEMONS}").iterdir()
     assert [place.name for place in places] == [name]
+    # systemd.exec(5) has a directory of its own there, for mounts to come.
+    inside = {each.name for each in Path(f"/proc/{pid}/root", "run").iterdir()}
+    assert Path(SOCKET).is_socket()
+    assert inside <= {"ravelin", "systemd"}
