@@ -46,10 +46,8 @@ class TorDriver:
         clock: Callable[[], float] = time.monotonic,
         reception: Reception | None = None,
     ) -> None:
-        self._given = given
-        self._daemon = daemon
-        self._outward = outward
-        self._clock = clock
+        self._given, self._clock = given, clock
+        self._daemon, self._outward = daemon, outward
         self._options = Options()
         self._doors = Doors()
         self._session: Session | None = None
@@ -81,6 +79,8 @@ class TorDriver:
         said = self._daemon.handle()
         changed |= self._met()
         if self._session is not None:
+            # Somebody may have been moved, and what was to follow not come about.
+            self._session.doors = self._doors
             changed |= self._try(lambda s: sum(s.hear(each, now) for each in said))
             self._doors = self._session.doors
             changed |= self._session.due(now) | self._beats(now)

@@ -42,8 +42,8 @@ from torvm.torrc import Torrc
 from torvm.transports import Transports
 
 TOR, TRANSPORT, TCP = 61000, 62000, 6
-A = Client("vif1.0", 1, "00:16:3e:5e:6c:01", IPv4Address("10.137.0.5"))
-B = Client("vif2.0", 2, "00:16:3e:5e:6c:02", IPv4Address("10.137.0.6"))
+A = Client("vif1.0", 1, "00:16:3e:5e:6c:01", IPv4Address("127.0.0.5"))
+B = Client("vif2.0", 2, "00:16:3e:5e:6c:02", IPv4Address("127.0.0.6"))
 OUT = Facts(
     clients=(A, B),
     uplinks=(
@@ -243,20 +243,31 @@ def test_a_tor_that_ended_leaves_no_port(world: World) -> None:
 
 def test_a_new_identity_moves_one_client(world: World) -> None:
     before = world.turn().redirects
-    world.words["new-identity/10.137.0.5"] = "1"
+    world.words["new-identity/127.0.0.5"] = "1"
     world.settle()
     after = world.turn().redirects
 
     assert after[2] == before[2]
     assert after[1] != before[1]
-    assert world.driver.report()["new-identity/10.137.0.5"] == "1"
+    assert world.driver.report()["new-identity/127.0.0.5"] == "1"
     # The same request again is none.
     assert world.settle().turn().redirects == after
 
 
+def test_a_new_identity_is_given_though_the_kernel_was_not_ready(world: World) -> None:
+    """A device that vanishes half-way keeps `follow` from coming (`agent.loop`)."""
+    world.words[f"new-identity/{A.ip}"] = "1"
+    world.driver.told(world.words)
+    world.driver.facts(OUT)
+    world.settle()
+
+    assert world.turn().redirects[1] == Redirect(FIRST + 4, FIRST + 4)
+    assert world.driver.report()[f"new-identity/{A.ip}"] == "1"
+
+
 def test_a_request_from_before_this_agent_is_none(tmp_path: Path) -> None:
     """Its clients have other ports than with the agent before it anyway."""
-    words = {"new-identity/10.137.0.5": "7"}
+    words = {"new-identity/127.0.0.5": "7"}
     world = World(tmp_path, words=words).begin()
 
     assert world.turn().redirects[1] == Redirect(FIRST, FIRST)
@@ -470,7 +481,8 @@ def controlled(tmp_path: Path) -> Iterator[World]:
 
 
 def ask(world: World, client: Client, *lines: str) -> socket.socket:
-    made = socket.create_connection(("127.0.0.1", world.ports[client.vif]), DEADLINE)
+    place, source = ("127.0.0.1", world.ports[client.vif]), (str(client.ip), 0)
+    made = socket.create_connection(place, DEADLINE, source)
     text = "".join(f"{line}\r\n" for line in ("AUTHENTICATE", *lines))
     made.sendall(text.encode())
     patience = DEADLINE
