@@ -2,9 +2,11 @@
 """The control port of one client: its connections, and how much it may ask.
 
 The socket listens at the vif of this client alone, by its index, and what is
-accepted stays there: nobody else reaches it, and who has its address later does
-not inherit it.  A client that asks too much is not read for a while, so the agent
-spends no more on it than that.
+accepted stays there: nobody outside reaches it, and who has its address later does
+not inherit it.  A daemon of this domain reaches it once it binds to that vif too
+(socket(7), SO_BINDTODEVICE), but has none of the client's addresses.
+A client that asks too much is not read for a while, so the agent spends no more on
+it than that.
 """
 
 import math
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
 
 from rules.facts import Client
+from rules.model import Address
 from rules.redirects import SOCKS
 from torvm.filter import Known, Talk
 
@@ -156,8 +159,11 @@ class Desk:
     def _accept(self, moment: float) -> None:
         self._budget -= 1
         try:
-            made, _ = self._listening.accept()
+            made, peer = self._listening.accept()
         except OSError:  # it is gone again, or there is no room
+            return
+        if _address(peer[0]) not in self.client.addresses:
+            made.close()
             return
         made.setblocking(False)  # noqa: FBT003
         for option in _ALIVE:
@@ -231,7 +237,11 @@ class Desk:
 
 def _written(text: str) -> str:
     """Return our end of a connection as a client writes it before a port."""
-    here = ip_address(text.partition("%")[0])
-    if isinstance(here, IPv6Address):
-        return str(here.ipv4_mapped or f"[{here}]")
-    return str(here)
+    here = _address(text)
+    return f"[{here}]" if isinstance(here, IPv6Address) else str(here)
+
+
+def _address(text: str) -> Address:
+    """Return an end of a connection, be it IPv4 by a socket of IPv6."""
+    found = ip_address(text.partition("%")[0])
+    return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found

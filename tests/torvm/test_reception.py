@@ -27,8 +27,8 @@ from torvm.filter import FILTERED, Known
 from torvm.listeners import FIRST
 from torvm.reception import Reception, with_control
 
-A = Client("vif1.0", 11, "00:16:3e:5e:6c:01", IPv4Address("10.137.0.5"))
-B = Client("vif2.0", 12, "00:16:3e:5e:6c:02", IPv4Address("10.137.0.6"))
+A = Client("vif1.0", 11, "00:16:3e:5e:6c:01", IPv4Address("127.0.0.5"))
+B = Client("vif2.0", 12, "00:16:3e:5e:6c:02", IPv4Address("127.0.0.6"))
 DEADLINE = 20.0  # seconds; only a failing test waits that long
 KNOWN = Known("0.4.9.11", 100, circuits=True)
 HERE = IPv4Address("10.137.0.2")
@@ -38,8 +38,9 @@ NEWNYM = "SIGNAL NEWNYM"
 class Caller:
     """A program in a client."""
 
-    def __init__(self, port: int, *, admitted: bool = True) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
+    def __init__(self, port: int, whence: str, *, admitted: bool = True) -> None:
+        place = ("127.0.0.1", port)
+        self.socket = socket.create_connection(place, DEADLINE, (whence, 0))
         self.lines = self.socket.makefile("rb")
         if admitted:
             self.say("AUTHENTICATE")
@@ -100,7 +101,8 @@ class World:
         self.redirects = {c.index: Redirect(port, port) for c, port in held}
 
     def call(self, client: Client = A, *, admitted: bool = True) -> Caller:
-        made = Caller(self.ports[client.vif], admitted=admitted)
+        port = self.ports[client.vif]
+        made = Caller(port, str(client.ip), admitted=admitted)
         self.callers.append(made)
         if admitted:
             self.turn()
@@ -306,11 +308,22 @@ def test_connections_without_end_are_taken_a_few_at_a_time(world: World) -> None
     for _ in range(300):
         with socket.socket() as made:
             made.setblocking(False)  # noqa: FBT003
+            made.bind((str(A.ip), 0))
             made.connect_ex(("127.0.0.1", world.ports[A.vif]))
         world.pass_by()
 
     assert world.reception.next_deadline() == world.now + PAUSE
     assert world.call(B).silent
+
+
+def test_a_daemon_of_this_domain_is_no_client(world: World) -> None:
+    """It gets to the socket of a vif by binding to that vif too (socket(7))."""
+    daemon = Caller(world.ports[A.vif], "127.0.0.1", admitted=False)
+    world.callers.append(daemon)
+    world.turn()
+
+    assert daemon.hear() == ""
+    assert world.call(A).silent
 
 
 def test_who_takes_no_answer_is_left(world: World) -> None:
