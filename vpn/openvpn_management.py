@@ -25,10 +25,12 @@ from vpn.openvpn_events import (
     Up,
 )
 from vpn.openvpn_login import Login
+from vpn.openvpn_pushed import READ
 from vpn.openvpn_words import quoted
 
-LONGEST = 8192  # bytes of a line
-MOST_VARIABLES = 4096  # of one >UPDOWN
+# Bytes of a line.  One of its log has up to 10,240 (ERR_BUF_SIZE, error.h), and a
+# server makes it that long by the names in its certificate.
+LONGEST = 1 << 14
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _NEED = re.compile(r"Need '([^']*)' ([a-z/]+)(.*)")
@@ -90,9 +92,8 @@ class Decoder:
             found, self._variables = self._variables, None
             return Up(found) if self._up else Down()
         name, _, value = variable.partition("=")
-        self._variables[name] = value
-        if len(self._variables) > MOST_VARIABLES:
-            raise ManagementError(f"over {MOST_VARIABLES} variables")
+        if READ.fullmatch(name):
+            self._variables[name] = value
         return None
 
 

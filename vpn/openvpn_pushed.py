@@ -17,6 +17,11 @@ LEAST_MTU, MOST_MTU, USUAL_MTU = 576, 65535, 1500  # bytes
 MOST_RESOLVERS = 8
 MOST_OPTIONS = 256  # of foreign_option_N that are looked at
 
+READ = re.compile(
+    r"ifconfig_local|ifconfig_ipv6_local|tun_mtu|foreign_option_[1-9][0-9]{0,2}"
+)
+"""The names of the variables that are looked at; a server makes as many others."""
+
 _NUMBER = re.compile(r"[0-9]{1,5}")
 _OPTION = re.compile(r"dhcp-option DNS6? ([0-9A-Fa-f:.]{2,45})")
 

@@ -67,6 +67,12 @@ class Pki:
             f" -startdate {start} -enddate {end}"
         )
 
+    def many_names(self, name: str) -> None:
+        """Make a certificate of nobody's, with some 10,000 letters of names in it."""
+        names = "".join(f"/OU={n:064}" for n in range(150))
+        files = f"-keyout {name}.key -out {name}.crt"
+        self._openssl(f"req -x509 {EC} {files} -days 9000 -subj {names}")
+
     def key(self, kind: str, name: str) -> None:
         """Make a key of the control channel, of a kind of ``--genkey``."""
         run([OPENVPN, "--genkey", kind, name], self.place)

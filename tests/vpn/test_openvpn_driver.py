@@ -512,6 +512,32 @@ def test_what_an_evil_server_pushes_changes_nothing_here(
     assert not any("10.137.0.0/16" in line for line in now)
 
 
+def test_a_server_that_pushes_very_many_routes_is_used(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """Each is told to the agent in four variables, of which it needs none."""
+    places = (f"10.{n // 256}.{n % 256}.0" for n in range(1500))
+    routes = (f'push "route {each} 255.255.255.0"' for each in places)
+    server.more = (*DNS, *routes)
+    with running(server):
+        up(place, pki)
+
+        assert place.reaches(BEYOND)
+        assert place.facts.dns == dict.fromkeys(VIRTUAL4, ip_address(INSIDE))
+
+
+def test_a_bad_certificate_is_named_however_many_names_it_has(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """They are all in the line of the daemon's log that says what is wrong."""
+    pki.many_names("named")
+    server.cert = "named"
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194"))
+        cause = "the server's certificate is not of the authority in <ca>"
+        says(place, f"{cause} ({SERVER} port 1194/udp)")
+
+
 def test_an_address_that_is_a_clients_is_not_taken_from_a_server(
     pki: Pki, place: Room, server: Server
 ) -> None:
