@@ -92,9 +92,10 @@ class Session:
                 self._rejected = True
             case Up(untrusted_variables):
                 self.pushed = read(untrusted_variables)
+                if self.connected:  # with what was checked then, and this was not
+                    return self._down()
             case Down():
-                self.connected = False
-                return Outcome.DOWN
+                return self._down()
             case Bytes() | Log() | Fatal() | Refused() | Other():
                 self._note(event)
         return None
@@ -138,6 +139,10 @@ class Session:
             case State(name):
                 self.answered |= name in _HANDSHAKE
                 return None
+
+    def _down(self) -> Outcome:
+        self.connected = False
+        return Outcome.DOWN
 
     def _up(self) -> Outcome | None:
         if not self.pushed.own:

@@ -84,6 +84,16 @@ def test_a_device_that_was_closed_is_out_of_use_at_once() -> None:
     assert not session.connected
 
 
+def test_another_address_is_out_of_use_until_it_connects_with_it() -> None:
+    """Only then is it looked at whose address that is."""
+    session = begun()
+    told(session, OWN, CONNECTED)
+
+    assert told(session, Up({"ifconfig_local": "10.137.0.5"})) == [Outcome.DOWN]
+    assert not session.connected
+    assert told(session, CONNECTED) == [Outcome.CONNECTED]
+
+
 def test_a_server_that_gives_no_address_is_left() -> None:
     session = begun()
     assert told(session, Up({}), CONNECTED) == []
