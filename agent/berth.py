@@ -88,9 +88,9 @@ class Berth:
     def handle(self) -> bool:
         """Take what happened; return whether anything did."""
         changed = self._has_ended()
+        # One at a time: who comes again and again must not keep the agent here.
         with suppress(BlockingIOError):
-            while True:
-                changed |= self._come(self._listening.accept()[0])
+            changed |= self._come(self._listening.accept()[0])
         return changed
 
     def start(

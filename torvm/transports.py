@@ -161,10 +161,12 @@ class Transports:
     def _hear(self) -> None:
         if self._pipe < 0:
             return
+        # No more at once: who says something without a pause must not keep us here.
         with suppress(BlockingIOError):
-            while untrusted_data := os.read(self._pipe, LIMIT):
-                self._untrusted = (self._untrusted + untrusted_data)[:LIMIT]
-            self._hush()
+            untrusted_data = os.read(self._pipe, LIMIT)
+            self._untrusted = (self._untrusted + untrusted_data)[:LIMIT]
+            if not untrusted_data:
+                self._hush()
         *lines, _ = self._untrusted.split(b"\n")
         found = (_METHOD.fullmatch(untrusted_line) for untrusted_line in lines)
         ports = {m[1].decode(): int(m[2]) for m in found if m}

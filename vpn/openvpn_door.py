@@ -43,12 +43,13 @@ class Door:
         return self._connection is not None
 
     def handle(self) -> bool:
-        """Let the daemon in if it came; return whether it did."""
-        came = False
+        """Let the daemon in if it came; return whether it did.
+
+        One at a time: who comes again and again must not keep the agent here.
+        """
         with suppress(BlockingIOError):
-            while True:
-                came |= self._come(self._listening.accept()[0])
-        return came
+            return self._come(self._listening.accept()[0])
+        return False
 
     def hear(self) -> bytes | None:
         """Return what was said since, empty if nothing, None if it has gone."""

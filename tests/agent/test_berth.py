@@ -159,6 +159,26 @@ def test_somebody_else_is_not_let_in(
     until(berth, lambda: berth.waiting)
 
 
+def test_who_comes_again_and_again_is_looked_at_one_at_a_time(
+    berth: Berth, directory: Path
+) -> None:
+    """A daemon that was taken over may come without a pause."""
+    comers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in "ab"]
+    for each in comers:
+        each.settimeout(PATIENCE)
+        each.connect(str(directory / "tor"))
+    first, second = comers
+    berth.handle()
+
+    assert first.recv(1) == b""
+    assert not select.select([second], [], [], 0)[0]
+    assert select.select([berth], [], [], PATIENCE)[0]
+    berth.handle()
+    assert second.recv(1) == b""
+    for each in comers:
+        each.close()
+
+
 def test_a_second_one_is_sent_away(berth: Berth, launch: Launch) -> None:
     launch()
     until(berth, lambda: berth.waiting)

@@ -4,6 +4,7 @@
 The real obfs4proxy runs here, told as the launcher is told.
 """
 
+import fcntl
 import math
 import os
 import select
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from torvm.answering import PATIENCE as ANSWER
 from torvm.answering import QUIET
 from torvm.pluggable import Program
 from torvm.proxy import Kind, Login, Proxy
-from torvm.transports import PATHS, PAUSE, START, Transports
+from torvm.transports import LIMIT, PATHS, PAUSE, START, Transports
 
 OBFS4 = frozenset({"obfs4"})
 BECOME = """
@@ -72,6 +74,26 @@ class Launching(FakeBerth):
                 words, env=dict(env or {}), pass_fds=kept, stderr=self.written
             )
         self.processes.append(made)
+        self.waiting, self.running = False, True
+
+
+class Berthed(FakeBerth):
+    """A berth whose launcher becomes the test: ``pipes`` get what it speaks by."""
+
+    def __init__(self, pipes: list[int]) -> None:
+        super().__init__()
+        self._pipes = pipes
+
+    def start(
+        self,
+        argv: Sequence[str],
+        files: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        assert argv[-1] in PATHS[Program.OBFS4PROXY]
+        assert env is not None
+        assert env["TOR_PT_CLIENT_TRANSPORTS"] == "obfs4"
+        self._pipes.append(os.dup(files[0]))
         self.waiting, self.running = False, True
 
 
@@ -338,6 +360,26 @@ def test_only_a_port_of_this_host_is_believed(
     assert heard(tmp_path, said).ports == ports
 
 
+def test_who_says_much_is_heard_a_piece_at_a_time(tmp_path: Path) -> None:
+    """A program that was taken over may say something without a pause."""
+    said = b"CMETHOD obfs4 socks5 127.0.0.1:4711\n" + b"x" * (3 * LIMIT)
+    pipes: list[int] = []
+    transports = begun(Berthed(pipes), tmp_path)
+    fcntl.fcntl(pipes[0], fcntl.F_SETPIPE_SZ, 8 * LIMIT)
+    assert os.write(pipes[0], said) == len(said)
+    for heard_of in range(1, 5):
+        transports.handle()
+        assert transports.ports == {"obfs4": 4711}
+        assert unread(pipes[0]) == max(0, len(said) - heard_of * LIMIT)
+    os.close(pipes[0])
+
+
+def unread(pipe: int) -> int:
+    """Return the bytes in a pipe (pipe(7), FIONREAD)."""
+    found = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
+
+
 def test_why_it_does_not_start_is_told(tmp_path: Path) -> None:
     transports = heard(tmp_path, b"ENV-ERROR no state\n")
 
@@ -349,21 +391,7 @@ def heard(
 ) -> Transports:
     """Return one that was started, and whose program says this."""
     pipes: list[int] = []
-
-    class Berth(FakeBerth):
-        def start(
-            self,
-            argv: Sequence[str],
-            files: Sequence[int] = (),
-            env: Mapping[str, str] | None = None,
-        ) -> None:
-            assert argv[-1] in PATHS[Program.OBFS4PROXY]
-            assert env is not None
-            assert env["TOR_PT_CLIENT_TRANSPORTS"] == "obfs4"
-            pipes.append(os.dup(files[0]))
-            self.waiting, self.running = False, True
-
-    transports = begun(Berth(), folder, clock=clock)
+    transports = begun(Berthed(pipes), folder, clock=clock)
     os.write(pipes[0], said)
     transports.handle()
     os.close(pipes[0])

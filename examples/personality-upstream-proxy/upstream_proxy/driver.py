@@ -118,7 +118,8 @@ class UpstreamProxy:
         if self._said is None:
             return
         with suppress(BlockingIOError, ConnectionError):
-            while untrusted_word := self._said.recv(256):
+            # One at a time: a relay that says much must not keep the agent here.
+            if untrusted_word := self._said.recv(256):
                 text = untrusted_word.decode("ascii", errors="replace")
                 self._word = text.removeprefix("up").strip()[:120]
                 self._starts = 0
