@@ -2,6 +2,7 @@
 """A socket on which a question never waits for its answer (control-spec, 2)."""
 
 import math
+import os
 import re
 import select
 import socket
@@ -15,11 +16,26 @@ from pathlib import Path
 CHUNK = 1 << 16  # bytes
 AT_ONCE = 4  # chunks; who is talked to without a pause has other work too
 LARGEST = 32 << 20  # bytes of one message; all relays there are take some 2 MB
+COOKIE = 32  # bytes (control-spec, 3.24)
 UCRED = struct.Struct("3i")  # unix(7)
 
 _TAKEN = re.compile(r"^Vm(?:RSS|Swap):\s+([0-9]+) kB$", re.MULTILINE)  # proc(5)
 
 Reply = Callable[[bytes], None]
+
+
+def secret(path: str) -> bytes:
+    """Return the cookie at ``path``, or raise `OSError`.
+
+    Its directory is tor's.  One that was taken over could put a FIFO there, for which
+    the agent would wait, or a link to what only the agent may read.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(path, flags)
+    try:
+        return os.read(place, COOKIE)
+    finally:
+        os.close(place)
 
 
 class Messages:

@@ -12,7 +12,6 @@ import select
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import stem
 import stem.response
@@ -22,7 +21,7 @@ from stem.response import ControlMessage as Message
 
 from rules.model import Family
 from torvm import heard, relays, torrc
-from torvm.connection import Connection
+from torvm.connection import Connection, secret
 from torvm.countries import Countries
 from torvm.listeners import Listener
 from torvm.port import GUARDS, HOLD, LISTEN, RELEASE, SPEAK, GoneError
@@ -60,7 +59,7 @@ class Control:
 
     def __init__(self, path: str, cookie: str) -> None:
         self._connection = Connection(path)
-        self._cookie = Path(cookie)
+        self._cookie = cookie
         self._said: list[Said] = []
         self._ready = select.epoll()
         self._ready.register(self._connection, select.EPOLLIN)
@@ -166,7 +165,7 @@ class Control:
     def _greeted(self, message: Message) -> None:
         if not message.is_ok():
             raise GoneError("not a tor")
-        cookie = self._cookie.read_bytes()
+        cookie = secret(self._cookie)
         self._ask(f"AUTHENTICATE {cookie.hex()}", partial(self._admitted, cookie))
 
     def _admitted(self, cookie: bytes, message: Message) -> None:

@@ -342,6 +342,26 @@ def test_who_does_not_know_the_secret_is_turned_away(
     stranger.close()
 
 
+@pytest.mark.parametrize("what", ["a FIFO", "a link"])
+def test_a_secret_that_is_no_file_of_its_own_is_neither_waited_for_nor_told(
+    tor: Running, tmp_path: Path, what: str
+) -> None:
+    """A tor that was taken over has the directory, and would be told what is read.
+
+    The control is every other test here, with the link it would have worked.
+    """
+    place = tmp_path / "cookie"
+    if what == "a FIFO":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(tor.torrc.cookie)
+    stranger = Control(tor.torrc.socket, str(place))
+    turned_away = Running(stranger, tor.process, tor.torrc, [])
+    with pytest.raises(GoneError):
+        turned_away.until(lambda said: isinstance(said, Ready))
+    stranger.close()
+
+
 def test_nobody_else_reaches_its_socket(tor: Running) -> None:
     """The control is every other test here."""
     code = (
