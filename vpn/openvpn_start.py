@@ -10,7 +10,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from agent.berth import DAEMONS, Berth
+from agent.berth import BERTHS, Berth
 from vpn.endpoints import Rotation
 from vpn.hopeless import Hopeless
 from vpn.lookup import Lookup
@@ -39,7 +39,8 @@ def driver() -> OpenVpn | Hopeless:
         return Hopeless(str(error))
     berth = Berth(NAME)
     berth.end()  # one that hangs since before does not come to the door
-    door = Door(DAEMONS / NAME / SOCKET, berth.uid)
+    # The daemon's own directory is no place for what we make, and change, by name.
+    door = Door(BERTHS / f"{NAME}.{SOCKET}", berth.uid)
     daemon = Daemon(berth, door, profile)
     return OpenVpn(profile, daemon, Choice(Attempts(rotation(profile)), Lookup()))
 

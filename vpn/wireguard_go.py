@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from agent.berth import DAEMONS, Berth
+from agent.berth import BERTHS, Berth
 from rules.facts import Uid
 from vpn import tun, unreachable
 from vpn.endpoints import Target
@@ -41,10 +41,10 @@ class WireguardGo:
 
     word = "wireguard-go"
 
-    def __init__(self, berth: Berth, name: str, meeting: Path = DAEMONS) -> None:
+    def __init__(self, berth: Berth, name: str, directory: Path = BERTHS) -> None:
         self._berth = berth
         self._name = name
-        self._meeting = meeting
+        self._directory = directory  # ours: a daemon could put something in the way
         self._tun: Tun | None = None
         self._talk: Conversation | None = None
         self._peer: PeerState | None = None
@@ -103,7 +103,7 @@ class WireguardGo:
         """Start the daemon, if a launcher waits and there is a device."""
         if self._tun is None or not self._berth.waiting:
             return
-        path = self._meeting / "uapi"
+        path = self._directory / "uapi"
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))

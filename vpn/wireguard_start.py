@@ -5,7 +5,7 @@ import logging
 import os
 from pathlib import Path
 
-from agent.berth import DAEMONS, Berth
+from agent.berth import Berth
 from vpn import wireguard_go, wireguard_kernel
 from vpn.hopeless import Hopeless
 from vpn.wireguard_device import Device
@@ -46,4 +46,4 @@ def device() -> Device | None:
     if not wireguard_go.is_installed():
         return None
     log.info("no WireGuard in this kernel, using wireguard-go")
-    return WireguardGo(Berth(NAME), DEVICE, DAEMONS / NAME)
+    return WireguardGo(Berth(NAME), DEVICE)

@@ -3,8 +3,8 @@
 
 Below the runtime directory, and seen in the domain below ``/run/ravelin``:
 
-* ``berth/DOMAIN/``: the sockets that launchers come to, the agent's, and the file
-  of hosts(5) that a daemon has in place of a resolver;
+* ``berth/DOMAIN/``: the sockets that launchers and daemons come to, the agent's, and
+  the file of hosts(5) that a daemon has in place of a resolver;
 * ``daemon/DOMAIN/NAME/``: what a daemon makes for its agent, the daemon's, and
   of the agent's group;
 * ``forgotten/DOMAIN/NAME/``: the state of a daemon that is to forget it.

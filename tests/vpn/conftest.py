@@ -78,7 +78,7 @@ def device(
     assert net.exists()
     monkeypatch.setenv(CARRIERS, f"wireguard={DAEMON}")
     berth = Berth("wireguard", directory / "berth", directory / "meeting")
-    made = WireguardGo(berth, "wg0", directory / "meeting")
+    made = WireguardGo(berth, "wg0", directory / "berth")
     yield made
     made.close()
     berth.close()

@@ -131,7 +131,7 @@ class Room:
             firewall = Nft()
             firewall.load(constant(Gateway.TUNNEL, capacity()))
             self.berth = Berth(start.NAME, berths, meeting)
-            self.door = Door(meeting / start.SOCKET, self.berth.uid)
+            self.door = Door(berths / start.SOCKET, self.berth.uid)
             self.daemon = Daemon(self.berth, self.door, parsed)
             choice = Choice(Attempts(start.rotation(parsed)), Lookup())
             self.driver = OpenVpn(parsed, self.daemon, choice)

@@ -116,7 +116,7 @@ def test_it_carries_data_and_has_no_right(
         assert {int(line.split()[1], 16) for line in caps} == {0}
         assert Path(f"/proc/{daemon.pid}/exe").readlink().name == "wireguard-go"
         # Nobody else can ask it for its keys: its socket has no name any more.
-        assert not (directory / "meeting" / "uapi").exists()
+        assert not (directory / "berth" / "uapi").exists()
 
 
 def test_one_that_does_not_answer_is_ended(
