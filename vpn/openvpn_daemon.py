@@ -95,7 +95,10 @@ class Daemon:
         if self._door.open:
             outcomes += self._hear()
             self._call()
-        elif self._due < math.inf:
+        elif self._due < math.inf and not self._berth.running:
+            self._expect()
+        elif time.monotonic() >= self._due:  # it was left, and hangs
+            self.end()
             self._expect()
         ended = not self._berth.running or (self._came and not self._door.open)
         if self.session is not None and ended:

@@ -95,8 +95,9 @@ class WireguardGo:
         return changed
 
     def make(self) -> None:
-        """Make the tun device; a daemon that has an earlier one ends."""
+        """Make the tun device; a daemon that has an earlier one ends, or is ended."""
         self._delete()
+        self._berth.end()
         self._tun = tun.create(self._name, self._berth.uid, header=has_header())
 
     def start(self) -> None:

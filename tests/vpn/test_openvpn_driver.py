@@ -465,6 +465,23 @@ def test_a_daemon_that_stands_still_while_it_is_up_is_named_and_ended(
         assert pid not in place.daemons()
 
 
+def test_a_daemon_that_stands_still_and_lost_its_device_is_ended(
+    pki: Pki, place: Room, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left at once, and does not notice."""
+    monkeypatch.setattr(openvpn_daemon, "QUIET", 1.0)
+    with running(server):
+        up(place, pki)
+        (pid,) = place.daemons()
+        with stilled(pid):
+            place.ip(f"ip -n gateway link delete {DEVICE}")
+            place.until_state("lost")
+            place.until_state("up")
+
+        assert pid not in place.daemons()
+        assert place.reaches(BEYOND)
+
+
 def held(place: Room) -> bool:
     session = place.daemon.session
     return session is not None and session.held

@@ -223,6 +223,21 @@ def test_without_its_device_the_daemon_ends(
         assert device.link is None
 
 
+def test_one_that_hangs_without_its_device_is_ended(
+    device: WireguardGo, provider: Server, directory: Path
+) -> None:
+    """It would be there for ever, and no launcher come."""
+    with (
+        connected(device, provider, directory) as (daemon, _),
+        stilled(daemon.pid),
+    ):
+        subprocess.run(["ip", "link", "delete", "wg0"], check=True)
+        until(device, lambda: device.link is None)
+        device.make()
+
+        daemon.wait(PATIENCE)
+
+
 def test_what_it_refuses_ends_it_rather_than_go_on_unknown(
     device: WireguardGo, directory: Path
 ) -> None:
