@@ -77,7 +77,10 @@ class Device(Protocol):
         """Make it this, and nothing else."""
 
     def steer(self, public: Key, target: Target) -> None:
-        """Send to a peer at ``target``, wherever it was heard from."""
+        """Send to a peer at ``target``, wherever it was heard from.
+
+        Until it says otherwise, that is where `peer` is.
+        """
 
     def look(self) -> None:
         """Ask for `peer`; it may come later."""

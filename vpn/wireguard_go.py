@@ -15,6 +15,7 @@ import select
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from agent.berth import BERTHS, Berth
@@ -132,6 +133,8 @@ class WireguardGo:
     def steer(self, public: Key, target: Target) -> None:
         """Send to a peer at ``target``, wherever it was heard from."""
         self._ask(steer_text(public, target))
+        if self._peer is not None:
+            self._peer = replace(self._peer, endpoint=target)
 
     def look(self) -> None:
         """Ask for `peer`, which comes later."""

@@ -7,6 +7,7 @@ and to the server's address and port.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from socket import if_nametoindex
 
 from agent.netlink import ROUTE, Netlink
@@ -100,6 +101,8 @@ class WireguardKernel:
     def steer(self, public: Key, target: Target) -> None:
         """Send to a peer at ``target``, wherever it was heard from."""
         self._generic.do(steer(self._number, self._index, public, target))
+        if self._peer is not None:
+            self._peer = replace(self._peer, endpoint=target)
 
     def look(self) -> None:
         """Ask for `peer`."""

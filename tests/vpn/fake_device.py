@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A WireGuard device that does what a test says, and a resolver likewise."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rules.facts import Carrier, Uid
 from vpn.endpoints import Target
@@ -59,6 +59,8 @@ class FakeDevice:
     def steer(self, public: Key, target: Target) -> None:
         assert public == self.told[-1].peer.public  # type: ignore[union-attr]
         self.steered.append(target)
+        if self.peer is not None:
+            self.peer = replace(self.peer, endpoint=target)
 
     def look(self) -> None:
         self.looks += 1

@@ -289,6 +289,9 @@ def test_a_server_that_is_heard_elsewhere_is_steered_back(
         assert told.target is not None
         provider.move(port)
         device.steer(told.peer.public, told.target)
+        assert device.peer is not None
+        assert device.peer.endpoint == told.target  # or each answer would ask anew
+        device._peer = None
         until(device, lambda: at(port))
 
 
