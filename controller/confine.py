@@ -15,6 +15,7 @@ do no harm that the provider's anti-spoofing does not stop.
 """
 
 import os
+import resource
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -46,6 +47,9 @@ KEPT = (
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 COULD_NOT_ENFORCE = 3  # exit code, as of every verb
 FIRST = 3  # of the descriptors that are not stdin, stdout or stderr
+# Bytes of one file that an agent or a daemon writes.  Its log is one, which is only cut
+# short now and then; the longest that one needs, tor's list of relays, is far shorter.
+MOST_WRITTEN = 1 << 26
 
 
 class ConfineError(OSError):
@@ -129,8 +133,8 @@ def launch(
     """Start a program and return its pid, once nothing can go wrong but the program.
 
     Stdin, stdout and stderr are ours; with ``output`` they are nothing and that
-    file descriptor, and the working directory is /.  No other descriptor is
-    inherited, for it could be a socket.
+    file descriptor, the working directory is /, and no file gets longer than
+    `MOST_WRITTEN`.  No other descriptor is inherited, for it could be a socket.
     `ConfineError` says what the kernel refused; then nothing was started.
     """
     untold, told = os.pipe()
@@ -187,6 +191,7 @@ def _become(
             signal.signal(each, signal.SIG_DFL)
         if output is not None:  # an agent that is told to reload before it listens
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
         os.execve(argv[0], list(argv), env)  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(told, str(error).encode())

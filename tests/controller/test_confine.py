@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.qubesdb import SOCKET
-from controller import namespaces
+from controller import confine, namespaces
 from controller.confine import (
     COULD_NOT_ENFORCE,
     ConfineError,
@@ -25,6 +25,7 @@ from controller.confine import (
     rights_of_an_agent,
     wait,
 )
+from controller.platforms.processes import open_log
 from controller.view import VIRTUAL_DNS, Secrets, View
 from tests.controller.own_machine import own_machine
 
@@ -464,6 +465,19 @@ def test_nothing_starts_if_it_cannot_be_confined(net: Path, tmp_path: Path) -> N
         launch(broken, ["/usr/bin/touch", str(mark)], env=BIN)
     assert not mark.exists()
     assert COULD_NOT_ENFORCE == 3
+
+
+def test_who_writes_without_end_is_ended_before_all_room_is_taken(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log is cut short now and then, which is too seldom for that."""
+    monkeypatch.setattr(confine, "MOST_WRITTEN", 1 << 20)
+    log = tmp_path / "log"
+    with open_log(log) as output:
+        pid = launch(confined(net), ["/usr/bin/yes"], env=BIN, output=output)
+
+    assert wait(pid) == 128 + signal.SIGXFSZ
+    assert log.stat().st_size == 1 << 20
 
 
 def test_no_thread_or_child_is_left_behind() -> None:
