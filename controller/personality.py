@@ -17,6 +17,12 @@ from torvm import proxy
 
 GROUP = "ravelin.personalities"
 
+# What a module raises that has a mistake, or was made for another Ravelin.
+BROKEN = (
+    *(ImportError, SyntaxError, NameError, AttributeError),
+    *(TypeError, ValueError, LookupError, OSError),
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -118,8 +124,8 @@ def _loaded(entry: EntryPoint) -> Personality | None:
     """Return what an entry point names; one that is broken is none, and is told."""
     try:
         found = entry.load()
-    except (ImportError, AttributeError) as error:
-        log.warning("personality %s: %s", entry.name, error)
+    except BROKEN as error:
+        log.warning("personality %s: %s: %s", entry.name, type(error).__name__, error)
         return None
     if not isinstance(found, Personality):
         log.warning("personality %s: not a Personality", entry.name)

@@ -21,8 +21,8 @@ Bring = Callable[..., None]
 def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bring]:
     """Install a distribution that brings personalities."""
 
-    def put(word: str, *names: str) -> None:
-        (tmp_path / "brought_kind.py").write_text(KIND.format(word=word))
+    def put(word: str, *names: str, more: str = "") -> None:
+        (tmp_path / "brought_kind.py").write_text(KIND.format(word=word) + more)
         info = tmp_path / "brought-1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Name: brought\nVersion: 1\n")
@@ -57,3 +57,16 @@ def test_one_that_is_broken_is_told_and_left_out(
 
     assert "brought" in known()
     assert f"personality {name.lower()}: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "mistake", ["1 +", "no_such_name", 'Personality("x", "y", of_tomorrow=1)', "{}[1]"]
+)
+def test_one_that_cannot_be_read_costs_nobody_anything(
+    bring: Bring, mistake: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One for another version of Ravelin is such a one."""
+    bring("brought", "GOOD", more=mistake)
+
+    assert set(known().values()) == set(BUILT_IN)
+    assert "personality good: " in caplog.text
