@@ -19,6 +19,7 @@ from upstream_proxy.states import UPSTREAM_PROXY, Progress, Proxy, Seen, observe
 
 from rules.facts import Facts, Uplink
 from rules.flows import CARRIED, INTO_DAEMON
+from rules.internal import INTERNAL
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 RESOLVER = 'resolver = "192.0.2.53"\n'
@@ -164,6 +165,22 @@ def test_a_flow_is_opened_with_the_login(serve: Serve, speech: str) -> None:
 def test_a_proxy_that_does_not_do_it_is_an_error(serve: Serve, speech: str) -> None:
     with pytest.raises((RefusedError, ConnectionError)):
         dialled(serve, speech)
+
+
+@pytest.mark.parametrize("asked", ["10.137.0.9", "fd09:24ef:4179::a89:9"])
+def test_the_proxy_is_not_told_of_other_domains(asked: str) -> None:
+    """Nor does anybody behind it that has such an address hear of a client.
+
+    The control is a resolver, which the proxy is asked for by another address.
+    """
+    told = {"virtual": ["10.139.1.1"], "resolver": "192.0.2.53"}
+    relay = Relay({**told, "internal": sorted(INTERNAL)})
+
+    assert relay._meant(("10.139.1.1", 53)) == ("192.0.2.53", 53)
+    assert relay._meant(("198.51.100.80", 80)) == ("198.51.100.80", 80)
+    for target in ((asked, 80), ("10.139.1.1", 80)):
+        with pytest.raises(RefusedError, match="another domain"):
+            relay._meant(target)
 
 
 def test_who_cannot_be_answered_is_told_so() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from agent.berth import Berth
 from rules.facts import Carried, Facts, Redirect, Uid
+from rules.internal import INTERNAL
 from rules.virtual_dns import VIRTUAL4, VIRTUAL6
 from upstream_proxy.config import Config
 from upstream_proxy.states import UPSTREAM_PROXY, Progress, Seen, observe
@@ -161,6 +162,7 @@ def _message(config: Config) -> bytes:
         "login": config.login,
         "resolver": str(config.resolver),
         "virtual": [str(each) for each in ITSELF],
+        "internal": sorted(INTERNAL),
         "tcp": PORTS.tcp,
         "dns": PORTS.dns,
         "self": str(SELF),

@@ -20,11 +20,10 @@ import sys
 from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
-CONFIG, AGENT = 3, 4
-DNS = 53
+CONFIG, AGENT, DNS = 3, 4, 53
 ORIGINAL = 80  # SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h)
 PATIENCE = 10.0  # seconds for the proxy to open a flow
 PULSE, HURRY = 5.0, 0.5  # seconds between two looks at the proxy, up and down
@@ -110,9 +109,11 @@ class Relay:
         return "up"
 
     def _meant(self, target: Target) -> Target:
-        """Return the resolver in place of a virtual one."""
+        """Return the resolver in place of a virtual one; refuse what is inside."""
         if target[0] in self.config["virtual"] and target[1] == DNS:
             return self.config["resolver"], DNS
+        if any(ip_address(target[0]) in ip_network(n) for n in self.config["internal"]):
+            raise RefusedError("it is another domain of this machine")
         return target
 
 
