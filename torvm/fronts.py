@@ -15,8 +15,9 @@ from pathlib import Path
 from agent.names import DNS_PORT, Names
 from rules.facts import Carried, Facts, Uid
 from rules.model import Address
+from rules.outside import is_public
 from torvm.carried import Known, families
-from torvm.places import TCP, UDP, is_host
+from torvm.places import TCP, UDP
 
 PATIENCE = 10.0  # seconds until what has no answer is left for later
 PAUSE = 30.0  # seconds until names are asked again, as long as tor has no circuits
@@ -119,10 +120,12 @@ class Fronts:
 
     def _good(self, addresses: Iterable[Address]) -> frozenset[Address]:
         """Leave out what no server outside can have (TunnelCrack, ServerIP)."""
-        return frozenset(a for a in addresses if is_host(a) and a not in self._ours)
+        return frozenset(a for a in addresses if is_public(a) and a not in self._ours)
 
     def _why(self) -> str:
         reasons = sorted(self._names.problems().values())
+        if not reasons and any(self._names.answers().values()):
+            return "the answer is no address of a server"
         return reasons[0] if reasons else "no answer in time"
 
 

@@ -12,9 +12,10 @@ attempts failed, because each question is seen by the network outside.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 
 from rules.model import Address, AddressRange, Name, Ports, RuleError
+from rules.outside import embedded, is_public
 
 UDP, TCP = 17, 6  # IANA protocol numbers
 
@@ -26,33 +27,10 @@ FIRST_PATIENCE, MOST_PATIENCE = 5.0, 15.0
 # After every server was tried once, a pause that doubles.
 FIRST_PAUSE, MOST_PAUSE = 1.0, 30.0
 
-# What no public server has (RFC 6890, RFC 5735).  Networks for documentation
-# are not among them: nothing answers there, so nothing can be reached by them.
-NOT_PUBLIC = tuple(
-    map(
-        ip_network,
-        (
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "224.0.0.0/3",
-            "::/127",
-            "fc00::/7",
-            "fe80::/10",
-            "fec0::/10",
-            "ff00::/8",
-        ),
-    )
-)
 # What no server has at all, even one that the user wrote as an address.
 NO_HOST = tuple(
     map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8"))
 )
-NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
 class EndpointError(ValueError):
@@ -190,29 +168,16 @@ def why_refused(
     domain, ``networks`` those of its clients.  ``written``: the user wrote the
     address itself, so it may be private.
     """
-    address = _embedded(untrusted_address)
+    address = embedded(untrusted_address)
     if address in set(own):
         return "is an address of this domain"
     if any(address in network for network in networks):
         return "is in the network of the clients"
     if any(address in network for network in NO_HOST):
         return "is not the address of one host"
-    if not written and any(address in network for network in NOT_PUBLIC):
+    if not written and not is_public(address):
         return "is private, which an answer from outside cannot be"
     return None
-
-
-def _embedded(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one stands for, or itself."""
-    match address:
-        case IPv6Address() if address.ipv4_mapped:
-            return address.ipv4_mapped
-        case IPv6Address() if address.sixtofour:
-            return address.sixtofour
-        case IPv6Address() if address in NAT64:
-            return ip_address(int(address) & 0xFFFFFFFF)
-        case IPv4Address() | IPv6Address():
-            return address
 
 
 def _order(address: Address) -> tuple[int, int]:

@@ -128,13 +128,24 @@ def test_an_answer_that_failed_takes_no_address_away(world: World) -> None:
 
 
 def test_an_address_of_this_domain_or_its_clients_is_no_front(world: World) -> None:
-    client = ip_address("10.137.0.5")
-    lies = frozenset({OWN, client, ip_address("127.0.0.1"), ip_address("ff02::1")})
+    """Nor one that nobody outside has: it would be a host of the local network."""
+    client = ip_address("198.51.100.5")
+    words = "127.0.0.1 ff02::1 192.168.1.1 10.137.0.5 fd00::1 64:ff9b::a00:1"
+    lies = frozenset({OWN, client, *map(ip_address, words.split())})
     world.turn(replace(OUT, connected=frozenset({client})))
     world.names.found[NAME] = lies | {FRONT}
     world.fronts.handle()
 
     assert world.fronts.known == {NAME: {FRONT}}
+
+
+def test_an_answer_that_names_no_server_is_told_as_that(world: World) -> None:
+    world.turn()
+    world.names.found[NAME] = frozenset({ip_address("192.168.1.1")})
+    world.fronts.handle()
+
+    assert world.fronts.known == {}
+    assert world.fronts.problem == "the answer is no address of a server"
 
 
 def test_where_no_name_is_nothing_is_ever_due() -> None:
