@@ -104,6 +104,8 @@ class Choice:
         """Say which address that a server gave is taken here, if one is."""
         own, clients = self._around.own, self._around.clients
         for address in sorted(addresses, key=str):
+            if self.target is not None and address == self.target.address:
+                return f"the server gave {address}, where it is itself"
             if why := why_refused(address, own, clients, written=True):
                 return f"the server gave {address}, which {why}"
         return None

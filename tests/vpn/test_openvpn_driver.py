@@ -574,6 +574,25 @@ def test_an_address_that_is_a_clients_is_not_taken_from_a_server(
     assert place.trail == ["connecting"]
 
 
+def test_the_address_of_the_server_is_not_taken_from_it(
+    pki: Pki, place: Room, server: Server
+) -> None:
+    """The daemon's packets to it would not leave, and nobody know why."""
+    server.inside = (
+        "mode server",
+        "tls-server",
+        "ifconfig 10.9.0.1 255.255.255.0",
+        'push "topology subnet"',
+        f'push "ifconfig {SERVER} 255.255.255.0"',
+    )
+    with running(server):
+        place.begin(profile(pki, f"{SERVER} 1194"))
+        place.until(lambda: bool(place.driver.trouble()))
+
+    assert f"the server gave {SERVER}, where it is itself" in place.driver.trouble()
+    assert place.trail == ["connecting"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
 @pytest.mark.usefixtures("steady")
 def test_a_daemon_that_begins_anew_asks_again_before_it_connects(
