@@ -29,6 +29,8 @@ PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.OBFS4PROXY: ("/usr/bin/lyrebird", "/usr/bin/obfs4proxy"),
     Program.SNOWFLAKE: ("/usr/bin/snowflake-client",),
 }
+PYTHON = "/usr/bin/python3"
+WRAPPER = str(Path(__file__).with_name("transport_exec.py"))
 LIMIT = 1 << 16  # bytes that it may say
 PAUSE = 2.0  # seconds between two starts
 START = 60.0  # seconds until it must have said all that it speaks
@@ -154,7 +156,8 @@ class Transports:
             told["TOR_PT_PROXY"] = self._proxy.url
         # What it says on its standard output is for us, not for the log; what it
         # reads is the connection of the berth, which ends with us (agent.launcher).
-        argv = ["/bin/sh", "-c", 'exec "$0" >&3 3>&- <&4 4>&-', found[0]]
+        argv = ["/bin/sh", "-c", 'exec "$0" "$@" >&3 3>&- <&4 4>&-']
+        argv += [PYTHON, "-I", WRAPPER, found[0]]
         try:
             with suppress(ConnectionError):
                 self._berth.start(argv, [theirs], told)
