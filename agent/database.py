@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from textwrap import wrap
 from types import MappingProxyType
 
 from agent.keys import (
@@ -133,7 +135,6 @@ class Database:
         """Write the status, each client's error, and what names are taken for.
 
         ``said`` is what the personality reports: path to words.
-        A name that is too long for a path of QubesDB is not reported.
         """
         if resolved is not self._resolved:
             self._resolved, self._names = resolved, _by_path(resolved)
@@ -223,10 +224,18 @@ def _owner(text: str) -> Address | None:
 
 
 def _by_path(resolved: Resolved) -> dict[str, bytes]:
+    """Return what the names of each client are taken for, by path.
+
+    What is too long for a path or for a value is several values below a digest
+    of the name, each with the name first.
+    """
     found = {}
     for (client, host), addresses in resolved.items():
-        path = f"{DNS}{client}/{host}"
-        if len(path) <= MAX_PATH:
-            words = " ".join(sorted(map(str, addresses)))
-            found[path] = words.encode()[:MAX_DATA]
+        path, words = f"{DNS}{client}/{host}", " ".join(sorted(map(str, addresses)))
+        if len(path) <= MAX_PATH and len(words) <= MAX_DATA:
+            found[path] = words.encode()
+            continue
+        digest = blake2b(host.encode(), digest_size=6).hexdigest()
+        for number, part in enumerate(wrap(words, MAX_DATA - len(host) - 1)):
+            found[f"{DNS}{client}/@{digest}.{number}"] = f"{host} {part}".encode()
     return found

@@ -135,7 +135,12 @@ class Databases:
             known = _clients(database.contents)
             for path, text in database.names.items():
                 client, _, host = path.partition("/")
-                if client in known:
+                if client not in known:
+                    continue
+                if host.startswith("@"):  # it did not fit into the path, or the value
+                    host, _, words = text.partition(" ")
+                    yield host, words
+                else:
                     yield host, text
 
     def report(self, name: str) -> Mapping[str, str]:

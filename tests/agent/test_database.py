@@ -2,7 +2,7 @@
 """The mirror of QubesDB is what is in QubesDB, and lists change at a commit."""
 
 import logging
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import cast
 
 import pytest
@@ -302,11 +302,28 @@ def test_what_no_qubesdb_takes_is_left_out(
     assert db.told(STATUS) == "state=open"
 
 
-def test_a_name_too_long_for_a_path_is_left_out(db: FakeDb, database: Database) -> None:
+MANY = frozenset(IPv6Address("2001:db8::1:0:0:0") + n for n in range(1024))
+LONG = ".".join(("a" * 60, "b" * 60, "c" * 60, "example.com"))
+
+
+@pytest.mark.parametrize("address", [A, A6])
+def test_what_does_not_fit_of_a_name_is_told_in_several_values(
+    db: FakeDb, database: Database, address: str
+) -> None:
+    """Neither a long name nor one of its many addresses is cut."""
     database.connect()
+    client = ip_address(address)
 
-    database.report(b"", {}, {(ADDRESS, "a" * 60): frozenset()})
+    names = {(client, LONG): frozenset({ADDRESS}), (client, "a.example"): MANY}
+    database.report(b"", {}, names)
 
+    told: dict[str, set[str]] = {}
+    for path in db.store.keys("/dns/"):
+        assert path.startswith(f"/dns/{address}/@")
+        name, *words = str(db.told(path)).split(" ")
+        told.setdefault(name, set()).update(words)
+    assert told == {LONG: {A}, "a.example": set(map(str, MANY))}
+    database.report(b"", {}, {})
     assert db.store.keys("/dns/") == []
 
 

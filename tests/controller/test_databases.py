@@ -113,6 +113,11 @@ def test_names_are_known_for_each_client_and_never_cut_short(
     assert len(said.names(databases)["www.example.com"]) == 200
     assert "other.example.com" not in said.names(databases)
 
+    for number in range(2):
+        value = f"long.example.com 198.51.100.{number} 2001:db8::{number}".encode()
+        databases._heard("fw", f"/dns/{WORK}/@0123456789ab.{number}", value)
+    assert len(said.names(databases)["long.example.com"]) == 4
+
     databases._heard("fw", f"/dns/{WORK}/", None)
     assert said.names(databases) == {}
 

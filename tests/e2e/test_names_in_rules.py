@@ -92,6 +92,24 @@ def test_a_name_without_ipv6_does_not_block_ipv6(home: Machine) -> None:
     assert home.reaches("work", WEB4)
 
 
+LONG = "an-unusually-long-label-of-the-kind-that-clouds-hand-out.example.com"
+
+
+def test_names_that_are_long_or_have_many_addresses_are_known_to_dom0(
+    home: Machine,
+) -> None:
+    """Else a proof would call the kernel's rules for them a leak."""
+    many = tuple(f"203.0.113.{n}" for n in range(1, 255))
+    set_names(home, many=many, **{LONG.removesuffix(".example.com"): (WEB4,)})
+    for name in (LONG, "many.example.com"):
+        home.does("firewall", "work", "add", "accept", name, "tcp", "80")
+
+    home.does("explain", "work", f"{LONG}:80")
+    found = home.does("explain", "work", "many.example.com:80")
+    assert all(address in found for address in many)
+    home.does("verify")
+
+
 def test_the_lab_names_server_is_the_only_one_asked(home: Machine) -> None:
     """What a domain asks is asked by the NetVM, and by nobody else."""
     assert home.answers("work", "www.example.com") == {WEB4}
