@@ -22,6 +22,8 @@ from controller.steps import Work
 from controller.trial import Before, Trial
 from rules.decide import Names
 
+AGAIN = 60.0  # seconds until a policy file that could not be put back is tried again
+
 
 class NothingIsUpError(RuntimeError):
     """A verb that needs domains, before ``up``."""
@@ -82,7 +84,7 @@ class Enforcer:
         """Answer with what `enforce` would change, and which assertions fail."""
         filed = self.filed_now()
         more = self._more(filed, (yield from self._judged(filed)))
-        changes = plan(self.domains, filed.domains)
+        changes = self._changes(filed.domains)
         return Answer({**report.plan(changes), **(yield from more)})
 
     def enforce(self, file: Path, text: str | None = None) -> Work:
@@ -94,6 +96,8 @@ class Enforcer:
         lines = replace(filed, text=there, asserted=asserted(there))
         more = yield from self._accepted(lines)
         if text is not None:
+            if text_of(file) != there:
+                raise RefusedError(f"{file} was changed meanwhile, try again")
             durable.replace(file, text)
         return (yield from self._enact(filed, more))
 
@@ -118,7 +122,9 @@ class Enforcer:
 
     def confirm(self) -> Answer:
         """Let a change on trial stay, or raise `RefusedError` if there is none."""
-        if self.trial.left() is None:
+        before = self.trial.before
+        rolled_back = before is not None and before.text == self.in_force().text
+        if self.trial.left() is None or rolled_back:
             raise RefusedError("nothing awaits confirmation")
         self.trial.end()
         self.journal.add("dom0", "confirmed")
@@ -126,25 +132,29 @@ class Enforcer:
 
     def roll_back(self, why: str) -> Work:
         """Put back what was in force before a trial, the policy file included."""
-        before, kept = self.trial.before, self.trial.put_back()
+        before, self.trial.deadline = self.trial.before, None
         if before is None:
             return Answer(report.plan(()))
-        text = f"{why}: rolled back, the text of the policy file is in {kept}"
-        self.journal.add("dom0", text)
-        try:
-            filed = self.read(before.file, before.text)
-        except DomainsError:
-            self.disposables.clear()  # they were made of what goes
-            filed = self.read(before.file, before.text)
-        self.filed = filed
-        return (yield from self.become(filed.domains))
+        try:  # the kernels first: there may be no room left for the files
+            try:
+                filed = self.read(before.file, before.text)
+            except DomainsError:
+                self.disposables.clear()  # they were made of what goes
+                filed = self.read(before.file, before.text)
+            self.filed = filed
+            answer = yield from self.become(filed.domains)
+        finally:
+            self._put_back(why)
+        return answer
 
     def down(self) -> Work:
         """Stop every domain; what nobody has confirmed goes from the file."""
-        self.trial.put_back()
         self.disposables.clear()
-        answer = yield from self.become(Domains({}))
-        self.filed, self.leaving = None, True
+        try:
+            answer = yield from self.become(Domains({}))
+            self.filed, self.leaving = None, True
+        finally:  # last: what finds no room now is put back by the next daemon
+            self.trial.put_back()
         return answer
 
     def become(
@@ -155,7 +165,7 @@ class Enforcer:
         renew: frozenset[str] = frozenset(),
     ) -> Work:
         """Make the running domains these; ``more`` is said in the answer."""
-        changes = plan(self.domains, wanted)
+        changes = self._changes(wanted)
         for change in changes:
             self.journal.add(change.domain, f"{change.sign.value} {change.text}")
         self._changing = True
@@ -175,6 +185,19 @@ class Enforcer:
         """Write down what could not be enforced, and return it."""
         self.journal.add("dom0", text)
         return Failure(Exit.NOT_ENFORCED, text)
+
+    def _put_back(self, why: str) -> None:
+        try:
+            kept = self.trial.put_back()
+        except OSError:
+            self.trial.run(AGAIN)
+            raise
+        self.journal.add("dom0", f"{why}: rolled back, the file's text is in {kept}")
+
+    def _changes(self, wanted: Domains) -> tuple[Change, ...]:
+        launches = self.deployment.launches
+        outdated = {d.name for d in wanted if launches.is_outdated(d)}
+        return plan(self.domains, wanted, outdated)
 
     def _enact(self, filed: Filed, more: Mapping[str, Json]) -> Work:
         self.numbers.keep({d.name: d.qid for d in filed.domains if not d.disposable})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The difference of two policies, in words."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import Enum
@@ -35,12 +35,17 @@ class Change:
     text: str
 
 
-def plan(running: Domains | None, wanted: Domains) -> tuple[Change, ...]:
-    """Return what ``apply`` would change; nothing runs when ``running`` is None."""
-    return tuple(_changes(running or Domains({}), wanted))
+def plan(
+    running: Domains | None, wanted: Domains, outdated: Collection[str] = ()
+) -> tuple[Change, ...]:
+    """Return what ``apply`` would change; nothing runs when ``running`` is None.
+
+    ``outdated`` are the domains that were given what their files no longer hold.
+    """
+    return tuple(_changes(running or Domains({}), wanted, outdated))
 
 
-def _changes(old: Domains, new: Domains) -> Iterator[Change]:
+def _changes(old: Domains, new: Domains, outdated: Collection[str]) -> Iterator[Change]:
     for domain in old:
         if domain.name not in new.by_name:
             yield Change(Sign.REMOVE, domain.name, _kind(domain))
@@ -51,6 +56,9 @@ def _changes(old: Domains, new: Domains) -> Iterator[Change]:
             before = Domain(domain.name, domain.qid)
         else:
             yield from _settings(before, domain)
+            if domain.name in outdated and before.files == domain.files:
+                text = "a file of it holds something else"
+                yield Change(Sign.CHANGE, domain.name, text)
         yield from _rules(before, domain)
 
 
@@ -76,10 +84,26 @@ def _settings(old: Domain, new: Domain) -> Iterator[Change]:
         ("uplink", _uplink(old.uplink), _uplink(new.uplink)),
         ("ipv6", str(old.ipv6).lower(), str(new.ipv6).lower()),
         ("address", str(old.ip4), str(new.ip4)),
+        *_given(old, new),
     )
     for what, before, after in pairs:
         if before != after:
             yield Change(Sign.CHANGE, new.name, f"{what} {before} -> {after}")
+
+
+def _given(old: Domain, new: Domain) -> Iterator[tuple[str, str, str]]:
+    """Yield what the personality is given, by key, before and after."""
+    before, after = (
+        {
+            **{key: str(file) for key, file in domain.files},
+            **dict.fromkeys(domain.switches, "true"),
+            **dict(domain.texts),
+        }
+        for domain in (old, new)
+    )
+    for key in sorted(before.keys() | after.keys()):
+        absent = "false" if key in old.switches | new.switches else "none"
+        yield key, before.get(key, absent), after.get(key, absent)
 
 
 def _personality(domain: Domain) -> str:

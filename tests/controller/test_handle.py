@@ -794,6 +794,87 @@ def test_down_takes_what_nobody_has_confirmed_out_of_the_file(desk: Desk) -> Non
     assert desk.handler.trial.left() is None
 
 
+def on_trial_without_room(desk: Desk) -> Path:
+    """Have a change on trial whose file cannot be put back; return the obstacle."""
+    desk.up()
+    desk.file.write_text(OPENED)
+    desk.ask("apply", confirm=60)
+    obstacle = desk.world.runtime / "not-confirmed.toml"
+    obstacle.mkdir()
+    return obstacle
+
+
+def test_what_finds_no_room_for_its_file_is_rolled_back_in_the_kernels_all_the_same(
+    desk: Desk,
+) -> None:
+    """The file is tried again, and meanwhile nobody confirms what is not in force."""
+    obstacle = on_trial_without_room(desk)
+    assert desk.rules()[1] == "action=accept dst4=192.0.2.0/24"
+
+    reply = desk.world.carry_out(desk.handler.roll_back())
+
+    assert isinstance(reply, Failure)
+    assert "Is a directory" in reply.text
+    assert desk.rules()[1] == "action=accept specialtarget=dns"
+    assert desk.ask("confirm") == Failure(Exit.DIFFERS, "nothing awaits confirmation")
+    assert 0 < (desk.handler.trial.left() or 0) <= 60
+
+    obstacle.rmdir()
+    assert isinstance(desk.world.carry_out(desk.handler.roll_back()), Answer)
+    assert (desk.file.read_text(), desk.handler.trial.left()) == (POLICY, None)
+
+
+def test_down_goes_on_although_a_policy_file_cannot_be_put_back(desk: Desk) -> None:
+    """The next daemon does that."""
+    obstacle = on_trial_without_room(desk)
+
+    reply = desk.ask("down")
+
+    assert isinstance(reply, Failure)
+    assert "Is a directory" in reply.text
+    assert (desk.world.platform.there, desk.handler.leaving) == (set(), True)
+    obstacle.rmdir()
+    Trial(desk.world.runtime).put_back()
+    assert desk.file.read_text() == POLICY
+
+
+def test_what_somebody_writes_while_a_change_is_judged_is_not_lost(desk: Desk) -> None:
+    desk.file.write_text(POLICY + ASSERTED)
+    desk.up()
+    before = desk.rules()
+    add = {"domain": "work", "action": "add", "rule": ("drop",), "number": None}
+    work = desk.handler.handle(Request("firewall", add))
+    next(work)
+    text = desk.file.read_text() + "# mine too\n"
+    desk.file.write_text(text)
+
+    reply = desk.world.carry_out(work)
+
+    assert isinstance(reply, Failure)
+    assert reply.exit_code is Exit.DIFFERS
+    assert "changed meanwhile" in reply.text
+    assert (desk.file.read_text(), desk.rules()) == (text, before)
+    assert changes(desk.firewall("add", "drop")) == ["+ work: rule 2: drop"]
+    assert "# mine too" in desk.file.read_text()
+
+
+def test_a_plan_shows_a_file_that_holds_something_else(desk: Desk) -> None:
+    """What is given to a personality is given anew by `apply`, as is planned."""
+    profile = desk.file.with_name("profile.conf")
+    profile.touch(mode=0o600)
+    vpn = ("[domains.vpn]", 'personality = "wireguard"', 'netvm = "net"')
+    desk.file.write_text("\n".join((POLICY, *vpn, 'config = "profile.conf"\n')))
+    desk.up()
+    assert changes(desk.ask("plan")) == []
+
+    profile.write_text("something else")
+
+    wanted = ["~ vpn: a file of it holds something else"]
+    assert changes(desk.ask("plan")) == wanted
+    assert changes(desk.ask("apply")) == wanted
+    assert changes(desk.ask("plan")) == []
+
+
 def test_disposables_that_do_not_fit_end_with_a_change_that_is_put_back(
     desk: Desk,
 ) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A plan says what changes, line by line."""
 
+from pathlib import Path
+
 from controller.plan import plan
 from controller.policy import read
 
@@ -70,3 +72,32 @@ def test_a_list_that_opens_or_closes_everything_is_said_to() -> None:
 
     assert opened[0] == "~ work: rules: accepts everything"
     assert closed[0] == "~ work: rules: denies everything"
+
+
+def test_what_a_personality_is_given_is_compared_key_by_key(tmp_path: Path) -> None:
+    for name in ("one.conf", "two.conf", "lines"):
+        (tmp_path / name).touch(mode=0o600)
+    old = f"""
+[domains.net]
+personality = "netvm"
+uplink = "lab"
+[domains.vpn]
+personality = "wireguard"
+netvm = "net"
+config = "{tmp_path}/one.conf"
+[domains.tor]
+personality = "tor"
+netvm = "net"
+socks = true
+proxy = "socks5://192.0.2.1:1080"
+"""
+    new = old.replace("one.conf", "two.conf").replace("socks = true", "forget = true")
+    new = new.replace("192.0.2.1:", "192.0.2.2:") + f'bridges = "{tmp_path}/lines"\n'
+
+    assert lines(old, new) == [
+        f"~ vpn: config {tmp_path}/one.conf -> {tmp_path}/two.conf",
+        f"~ tor: bridges none -> {tmp_path}/lines",
+        "~ tor: forget false -> true",
+        "~ tor: proxy socks5://192.0.2.1:1080 -> socks5://192.0.2.2:1080",
+        "~ tor: socks true -> false",
+    ]

@@ -86,6 +86,23 @@ def test_where_no_policy_file_fits_nothing_changes(small: Machine) -> None:
     assert stream.lives()
 
 
+def test_a_change_on_trial_is_rolled_back_where_no_file_fits(small: Machine) -> None:
+    """And what is not in force any more cannot be confirmed."""
+    stream = small.stream("work")
+    text = small.policy.read_text()
+    small.policy.write_text(text.replace("dstports=80", "dstports=443"))
+    small.does("apply", "--confirm", "10")
+    with full(RUNTIME):
+        becomes(lambda: reached(small), {HTTP: True, HTTPS: False})
+        until(lambda: any(x in small.does("log") for x in (FULL, "rolled back")))
+        done = small.ravelin("confirm")
+        assert (done.status, "nothing awaits" in done.err) == (1, True)
+    assert stream.lives()
+    small.does("down")
+    assert small.policy.read_text() == text
+    small.up()
+
+
 def test_where_nothing_that_runs_can_write_rules_change_and_agents_come_back(
     small: Machine,
 ) -> None:
