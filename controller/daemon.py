@@ -129,8 +129,10 @@ class Daemon:
         return keys.next_expiry(deployment.domains, now=deployment.filled_at)
 
     def _expire(self) -> None:
-        expiry = self._next_expiry()
-        if expiry is not None and expiry <= time.time():
+        now, expiry = time.time(), self._next_expiry()
+        # A clock that was ahead, and is put right, has not expired anything.
+        was_ahead = now < self._handler.deployment.filled_at
+        if was_ahead or (expiry is not None and expiry <= now):
             self._handler.expire()
 
     def _heal(self, *, urgent: bool) -> None:

@@ -347,6 +347,20 @@ def test_a_rule_that_expired_while_nobody_looked_never_comes(house: House) -> No
     house.live(people)
 
 
+def test_a_clock_that_was_ahead_has_expired_nothing(house: House) -> None:
+    """Once it is put right, the rule is in force until its time."""
+    house.clock.ahead = house.expire + 1 - time.time()
+
+    def people() -> None:
+        house.up()
+        assert not house.icmp()
+        house.clock.ahead = 0.0
+        house.domains()
+        house.until(house.icmp)
+
+    house.live(people)
+
+
 def without_ping(house: House) -> str:
     """Take the rule for ping out of the policy file; return its text before."""
     before = house.file.read_text()
