@@ -75,7 +75,7 @@ class AdminServer:
     def _accept(self, _mask: int) -> None:
         try:
             connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
+        except OSError:  # it hung up, or no more files can be open: it waits
             return
         raw = connection.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size

@@ -120,7 +120,9 @@ def _kill(pid: int, here: os.stat_result, stack: ExitStack, deadline: float) -> 
     if _is_in(pid, here):
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-        select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        poll = select.poll()  # select(2) knows no descriptor above 1023
+        poll.register(handle, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
 
 
 def _is_in(pid: int, here: os.stat_result) -> bool:

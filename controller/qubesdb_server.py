@@ -24,13 +24,14 @@ from controller.qubesdb_store import Store
 # What a domain may write: these keys, or all below those with a slash.
 OURS = ("/ravelin/status", "/ravelin/trouble", "/ravelin/error/", "/ravelin/report/")
 WRITABLE = (*OURS, "/qubes-firewall-handled/", "/dns/")
+MANY = tuple(path for path in WRITABLE if path.endswith("/"))
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much of dom0 one domain can use."""
 
-    keys: int = 8192  # of its own
+    keys: int = 8192  # below `MANY`
     clients: int = 64  # at a time
     watches: int = 64  # of one client
     output: int = 4 << 20  # bytes of events one client leaves unread
@@ -100,7 +101,7 @@ class QubesDbServer:
     def _accept(self, _mask: int) -> None:
         try:
             connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
+        except OSError:  # it hung up, or no more files can be open: it waits
             return
         if len(self._clients) >= self._limits.clients:
             connection.close()
@@ -219,8 +220,8 @@ class QubesDbServer:
         if untrusted_value is None:
             removed = self._store.remove(path)
             return Kind.RESP_OK if removed else Kind.RESP_ERROR_NOENT
-        if self._store.read(path) is None:
-            used = sum(self._store.count(writable) for writable in WRITABLE)
+        if path not in WRITABLE and self._store.read(path) is None:
+            used = sum(map(self._store.count, MANY))
             if used >= self._limits.keys:
                 return Kind.RESP_ERROR
         self._store.write(path, untrusted_value)

@@ -4,6 +4,7 @@
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -34,6 +35,11 @@ from controller.watch import Watch
 
 STATE = Path("/var/lib/ravelin")
 ADMIN = "admin.sock"
+OPEN_FILES = 1 << 16
+"""As many as a daemon may need: up to eight for a domain, and 64 for an agent's.
+
+Not all that the system gives: there are programs that close every one there could be.
+"""
 START_WITHIN = 120.0  # seconds; after a crash there may be much to take away
 LOOK_EVERY = 0.02
 ANOTHER = 4  # exit status: another daemon serves this directory
@@ -54,6 +60,9 @@ def serve(words: list[str]) -> int:
         if _is_orphan(asked.parent):  # the kernel has nothing more to tell
             return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
     for directory in (asked.runtime, asked.runtime / "db", asked.state):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Agents reach their own sockets by mounts, so nobody else needs to get in.

@@ -165,7 +165,7 @@ class _Agent:
             return
         for number in STOPS:
             self._process.kill(number)
-            if select.select([self._process.pidfd], [], [], STOP_LIMIT)[0]:
+            if _ends(self._process, STOP_LIMIT):
                 break
         self._let_go(self._process)
 
@@ -210,3 +210,10 @@ class _Agent:
         if process.notify is not None:
             self._selector.unregister(process.notify)
         return process.finish()
+
+
+def _ends(process: Process, within: float) -> bool:
+    """Wait for the end of a process; say whether it came."""
+    poll = select.poll()  # select(2) knows no descriptor above 1023
+    poll.register(process.pidfd, select.POLLIN)
+    return bool(poll.poll(within * 1000))

@@ -23,6 +23,7 @@ from controller.admin import (
     encode,
 )
 from controller.admin_server import AdminServer
+from tests.controller.own_machine import no_more_files
 
 STATUS = encode(Request("status"))
 
@@ -200,6 +201,17 @@ def test_who_never_reads_is_hung_up_on_at_last(
     office.asked[0][1](BIG)
 
     assert len(office.selector.get_map()) == 1  # only who listens
+
+
+def test_while_no_file_can_be_opened_who_asks_waits(office: Office) -> None:
+    office.connect().send(STATUS)
+    with no_more_files():
+        for key, mask in office.selector.select(0):
+            key.data(mask)
+    assert office.asked == []
+
+    office.serve()
+    assert len(office.asked) == 1
 
 
 def test_a_disposable_is_held_as_long_as_its_command_is_connected(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller import namespaces
+from tests.controller.own_machine import many_files
 
 pytestmark = pytest.mark.kernel
 
@@ -112,6 +113,14 @@ def test_kill_all_ends_several_and_their_children(net: Path) -> None:
     namespaces.kill_all(net)
     assert namespaces.processes(net) == ()
     assert (ended(first), ended(second)) == (-9, -9)
+
+
+def test_kill_all_is_not_stopped_by_many_open_files(net: Path) -> None:
+    process = idle(net)
+    with many_files():
+        namespaces.kill_all(net)
+
+    assert ended(process) == -9
 
 
 def test_remove_lets_the_file_go_and_may_be_repeated(net: Path) -> None:

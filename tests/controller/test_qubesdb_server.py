@@ -23,6 +23,7 @@ from agent.qubesdb import Disconnected, QubesDb, RefusedError
 from agent.qubesdb_wire import Decoder, Kind, Message, WireError, encode
 from controller.qubesdb_server import DEFAULT_LIMITS, Limits, QubesDbServer
 from controller.qubesdb_store import Store
+from tests.controller.own_machine import no_more_files
 
 DEADLINE = 20.0
 RULE = b"action=accept dst4=192.0.2.0/24 proto=tcp dstports=443-443"
@@ -357,13 +358,15 @@ def test_a_domain_neither_writes_nor_removes_what_is_dom0s(
 
 
 def test_a_domain_has_room_for_so_many_keys(serve: Callable[..., Dom0]) -> None:
-    dom0 = serve(Limits(keys=3))
+    """And always for the word how it is."""
+    dom0 = serve(Limits(keys=2))
     dom0.write("/qubes-ip", b"does not count")
     with connected(dom0) as db:
-        for path in ("/dns/a", "/dns/b", "/ravelin/status"):
+        for path in ("/dns/a", "/dns/b"):
             db.write(path, b"1")
         with pytest.raises(RefusedError):
             db.write("/dns/c", b"1")
+        db.write("/ravelin/status", b"1")
         db.write("/dns/b", b"2")
         db.remove("/dns/a")
         db.write("/dns/c", b"1")
@@ -501,6 +504,25 @@ def test_what_changes_while_the_agent_reads_anew_fires(dom0: Dom0) -> None:
         dom0.write("/a", b"1")
         assert db.read("/a") == b"1"
         assert next_events(db) == ("/a",)
+
+
+def test_while_no_file_can_be_opened_who_connects_waits(
+    tmp_path: Path, store: Store
+) -> None:
+    selector = selectors.DefaultSelector()
+
+    def turn() -> None:
+        for key, mask in selector.select(0):
+            key.data(mask)
+
+    server = QubesDbServer(selector, tmp_path / "db", store, lambda *_: None)
+    with closing(selector), closing(server), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "db"))
+        with no_more_files():
+            turn()
+        assert len(selector.get_map()) == 1
+        turn()
+        assert len(selector.get_map()) == 2
 
 
 def test_a_socket_left_by_a_server_that_was_killed_is_replaced(

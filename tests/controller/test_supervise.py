@@ -20,6 +20,7 @@ from controller.supervise import (
     delay,
     notified,
 )
+from tests.controller.own_machine import many_files
 
 
 class FakeProcess:
@@ -299,6 +300,14 @@ def test_stopping_asks_and_then_insists(
     assert agent.signals == signals
     assert agent.finished
     assert world.supervisor.conditions() == {}
+
+
+def test_stopping_is_not_stopped_by_many_open_files(world: World) -> None:
+    with many_files():
+        process = world.add()
+        world.supervisor.remove("sys-net")
+
+    assert process.signals == [signal.SIGTERM]
 
 
 def test_the_last_added_is_stopped_first(world: World) -> None:

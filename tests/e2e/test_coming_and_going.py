@@ -2,6 +2,7 @@
 """Up and down, also after a crash: all that is ours goes, and only that."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,26 @@ def test_down_leaves_nothing(fresh: Machine) -> None:
     assert fresh.host() == before
     assert files(fresh) == []
     assert fresh.ravelin("status").status == 3
+
+
+def test_there_may_be_more_domains_than_files_at_first(fresh: Machine) -> None:
+    """Each takes several of the daemon, which asks for as many as it needs."""
+    more = (f"[domains.more{number}]\n" for number in range(60))
+    fresh.policy.write_text("\n".join((HOME, *more)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        fresh.up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    before = fresh.agent("sys-firewall")
+    os.kill(before, signal.SIGKILL)
+    until(lambda: fresh.agent("sys-firewall") != before)
+    becomes(lambda: fresh.status()["sys-firewall"]["problem"], None)
+    assert fresh.reaches("work", WEB4, HTTPS)
+    fresh.does("down")
+    becomes(fresh.left, [])
 
 
 def test_down_after_a_crash_removes_what_is_ours_and_only_that(
