@@ -52,7 +52,7 @@ SINGLE = (*OF_QUBES, *CONNECTED, UPLINK)
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 VIF = re.compile(r"vif(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})")
-DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
+DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 
 
 @dataclass(frozen=True, slots=True)

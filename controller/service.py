@@ -112,8 +112,8 @@ def _serve(runtime: Path, state: Path) -> None:
 def sweep(runtime: Path) -> None:
     """Remove all that a daemon that crashed has left, and only that."""
     platform = Netns(runtime)
-    platform.sweep()
     WaysOut(runtime, platform).sweep()
+    platform.sweep()
     for socket_of_a_domain in (runtime / "db").glob("*.sock"):
         socket_of_a_domain.unlink()
 

@@ -14,7 +14,13 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from agent.links import LinkTable
 from agent.netlink import ROUTE, Netlink
-from agent.rtnetlink import add_address, delete_address, replace_route, set_link
+from agent.rtnetlink import (
+    add_address,
+    delete_address,
+    delete_route,
+    replace_route,
+    set_link,
+)
 from controller.platforms.netns import RESOLV_CONF
 from rules.model import Family
 from rules.routing import ANY, MAIN, Route
@@ -83,9 +89,9 @@ def configure(interface: str, wanted: Lease | None) -> None:
             kernel.do(add_address(index, wanted.own))
         own = set() if wanted is None else {wanted.own}
         kernel.do(*(delete_address(index, each) for each in present - own))
-        if wanted is not None and wanted.router is not None:
-            route = Route(MAIN, ANY[Family.IPV4], index, wanted.router)
-            kernel.do(replace_route(route))
+        router = None if wanted is None else wanted.router
+        way = Route(MAIN, ANY[Family.IPV4], index, router)
+        kernel.do(delete_route(way) if router is None else replace_route(way))
     if wanted is not None:
         fresh = RESOLV_CONF.with_suffix(".new")
         fresh.write_text("".join(f"nameserver {a}\n" for a in wanted.resolvers))

@@ -6,6 +6,7 @@ configured it (NetworkManager, ifupdown) does so again when it returns.  Its nam
 stays.  ``nic/DOMAIN`` below the runtime directory has the name.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from controller import cables, namespaces
 from controller.platforms.host_network import default_interfaces
 from controller.ports import PlatformError, WayOut
 from rules.model import Family
+
+log = logging.getLogger(__name__)
 
 SYS = Path("/sys/class/net")
 LOST = "{0}: its addresses are gone, it has to be configured inside the NetVM"
@@ -63,6 +66,19 @@ class NicUplink:
         for domain, name in self._held().items():
             if _has(net(domain), name):
                 self._configure(domain, name)
+
+    def sweep(self, net: Callable[[str], Path]) -> None:
+        """Bring every card back, before the NetVMs that have them end.
+
+        With a network namespace the kernel ends those that it has made itself, such
+        as that of a VLAN.
+        """
+        for domain in self._held():
+            try:
+                self.detach(domain, net(domain))
+            except OSError as error:
+                log.warning("the card of %s: %s", domain, error)
+                (self._directory / domain).unlink(missing_ok=True)
 
     def _held(self) -> dict[str, str]:
         """Return the card of each NetVM that was given one."""

@@ -95,5 +95,6 @@ class WaysOut:
 
     def sweep(self) -> None:
         """Take every uplink away that a daemon that crashed has left."""
+        self._nic.sweep(self._net)
         self._host.sweep()
         self._internet.down()

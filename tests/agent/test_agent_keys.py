@@ -20,6 +20,10 @@ READ = {
         {VIF: f"{GOOD_VIF} ip6={IP6}"},
         Settings(clients=(Client("vif3.0", 0, MAC, IP, IP6),)),
     ),
+    "uplinks of any name": (
+        {"/ravelin/uplink": "enp3s0.7 5g _x"},
+        Settings(uplinks=("enp3s0.7", "5g", "_x")),
+    ),
     "the newest vif": (
         {"/ravelin/vif/vif32752.0": GOOD_VIF},
         Settings(clients=(Client("vif32752.0", 0, MAC, IP),)),

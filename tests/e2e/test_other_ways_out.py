@@ -265,6 +265,26 @@ def test_the_card_comes_back(with_card: Machine) -> None:
     assert "card@wire" in shown
 
 
+def test_the_card_comes_back_after_a_crash_too(with_card: Machine) -> None:
+    """Although it is one that the kernel ends with the namespace it is in."""
+    with_card.up()
+    with_card.crash()
+    with_card.does("down")
+    becomes(with_card.left, [])
+    assert "card@wire" in shown("ip -br link")
+
+
+def test_a_card_may_have_the_name_of_a_vlan(with_card: Machine) -> None:
+    for words in ("card down", "card name card.7", "card.7 up"):
+        ip(f"link set {words}")
+    with_card.policy.write_text(POLICY.format("card.7"))
+    with_card.up()
+    until(lambda: with_card.reaches("work", LAN.format(1)))
+    with_card.does("down")
+    becomes(with_card.left, [])
+    assert "card.7@wire" in shown("ip -br link")
+
+
 def test_the_netvm_tells_the_lan_nothing_but_its_mac(with_card: Machine) -> None:
     with_card.up()
     until(lambda: with_card.reaches("work", LAN.format(1)))

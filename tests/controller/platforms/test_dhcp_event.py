@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A lease comes from a server that nobody vouches for: only sense gets through."""
 
+import subprocess
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 
 import pytest
 
-from controller.platforms.dhcp_event import Lease, LeaseError, lease, main
+from controller import namespaces
+from controller.platforms.dhcp_event import Lease, LeaseError, configure, lease, main
+from controller.platforms.host_network import default_interfaces
+from controller.platforms.netns import RESOLV
+from rules.model import Family
+from tests.controller.own_machine import own_machine
 
 WHOLE = {
     "ip": "192.0.2.50",
@@ -57,6 +64,26 @@ def test_no_more_resolvers_than_a_libc_reads() -> None:
 def test_nonsense_is_no_lease(change: dict[str, str]) -> None:
     with pytest.raises(LeaseError):
         lease(WHOLE | change)
+
+
+@pytest.mark.kernel
+def test_a_lease_without_a_router_takes_the_way_out(tmp_path: Path) -> None:
+    """That of the lease before would lead to whoever has that address now."""
+    net = tmp_path / "net"
+    namespaces.create(net)
+    try:
+        with namespaces.inside(net), own_machine():
+            RESOLV.mkdir(parents=True)
+            words = "ip link add card type veth peer name wire"
+            subprocess.run(words.split(), check=True)
+            configure("card", lease(WHOLE))
+            assert default_interfaces(Family.IPV4) == {"card"}
+
+            configure("card", lease({"ip": "198.51.100.50", "subnet": "24"}))
+
+            assert default_interfaces(Family.IPV4) == set()
+    finally:
+        namespaces.remove(net)
 
 
 def test_a_failed_request_changes_nothing() -> None:

@@ -80,6 +80,21 @@ def test_a_card_of_a_netvm_that_is_no_more_is_forgotten(
     assert list((tmp_path / "run" / "nic").iterdir()) == []
 
 
+def test_a_sweep_brings_every_card_back_before_its_netvm_ends(
+    platform: Netns, uplink: NicUplink, tmp_path: Path
+) -> None:
+    """With a namespace the kernel ends a device that it made itself, as this one."""
+    uplink.attach("sys-net", platform.net("sys-net"), "card")
+    (tmp_path / "run" / "nic" / "sys-gone").write_text("other")
+    platform.net("sys-gone").touch()  # as a crash leaves it
+
+    uplink.sweep(platform.net)
+    platform.sweep()
+
+    assert cables.exists("card")
+    assert list((tmp_path / "run" / "nic").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
