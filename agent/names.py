@@ -100,7 +100,12 @@ class Names:
                 self._records[key] = replace(record, due=now, failures=0)
 
     def waiting(self) -> int:
-        """Return how many questions have had neither an answer nor a failure."""
+        """Return how many questions have had neither an answer nor a failure.
+
+        Without a server to ask there is nothing to wait for.
+        """
+        if not self._servers:
+            return 0
         return sum(
             not record.good_at and not record.failures
             for record in self._records.values()

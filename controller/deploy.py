@@ -108,6 +108,7 @@ class Deployment:
             if domain.uplink is not None and domain.name in self._complete:
                 way_out = self.uplink(domain.uplink).attach(domain.name)
                 self._resolvers[domain.name] = way_out.resolvers
+                self.notes[domain.name] = way_out.notes
         self.refill()
 
     def _shared(self) -> list[Domain]:

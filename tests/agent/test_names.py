@@ -369,6 +369,16 @@ def test_other_servers_are_asked_everything_at_once(
     second.close()
 
 
+def test_without_servers_nobody_waits_for_an_answer(clock: Clock) -> None:
+    names = Names(clock=clock)
+    names.want(frozenset({"a.example"}))
+    assert names.waiting() == 0
+
+    names.use((ONE,))
+    assert names.waiting() == 2  # one question for each family
+    names.close()
+
+
 def test_without_servers_nothing_is_due(clock: Clock) -> None:
     names = Names(clock=clock)
     names.want(frozenset({"a.example"}))

@@ -312,6 +312,19 @@ def test_only_a_netvm_has_the_resolvers_of_the_outside(world: World) -> None:
     assert found == {"net": ("192.0.2.53",), "fw": ()}
 
 
+def test_what_is_to_be_known_of_a_shared_connection_is_what_it_is_now(
+    world: World,
+) -> None:
+    world.uplink.notes = ("no resolver",)
+    world.become(home(net=replace(home().named("net"), uplink=HostUplink())))
+    assert world.deployment.notes["net"] == ("no resolver",)
+
+    world.uplink.notes = ()
+    world.deployment.follow()
+
+    assert not any(world.deployment.notes.values())
+
+
 def test_serials_start_again_after_the_last_and_none_is_used_twice(
     world: World,
 ) -> None:

@@ -156,6 +156,36 @@ def test_names_follow_the_machine(shared: Machine) -> None:
     becomes(lambda: shared.answers("work", NAME), {"192.0.2.99"})
 
 
+def test_a_machine_that_gets_a_resolver_later_is_no_problem_any_more(
+    shared: Machine,
+) -> None:
+    def problem() -> str:
+        return str(shared.status()["sys-net"]["problem"])
+
+    resolv_conf = Path("/etc/resolv.conf")
+    before = resolv_conf.read_text()
+    resolv_conf.write_text("")
+    shared.up()
+    assert "no resolver" in problem()
+
+    resolv_conf.write_text(before)
+    becomes(problem, "None")
+    becomes(lambda: shared.answers("work", NAME), {WEB})
+    resolv_conf.write_text("")
+    until(lambda: "no resolver" in problem())
+
+
+def test_names_without_a_resolver_are_not_waited_for(shared: Machine) -> None:
+    """There is nobody to ask, and the other rules are in force at once."""
+    Path("/etc/resolv.conf").write_text("")
+    rules = f'"accept dsthost={NAME} tcp 443", "accept dst4={WEB} tcp 80"'
+    text = POLICY.replace('netvm = "sys-firewall"\n', 'netvm = "sys-net"\n')
+    lines = [x for x in text.format("host").split("\n") if "firewall = " not in x]
+    shared.policy.write_text("\n".join((*lines, f"firewall = [{rules}]\n")))
+    shared.up()
+    assert shared.reaches("work", WEB)
+
+
 @pytest.fixture
 def with_card() -> Iterator[Machine]:
     """A machine with a card, and a LAN with DHCP behind it."""
