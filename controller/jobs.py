@@ -58,8 +58,10 @@ class Jobs:
         job = _Job(work, tell, urgent)
         if beside:
             self._beside.append(job)
-        else:
-            self._jobs.append(job)
+            return
+        if self._jobs:
+            tell(Progress("waiting for what was asked for before"))
+        self._jobs.append(job)
 
     def deadline(self) -> float | None:
         """Return when to call `go_on` at the latest, by the clock given."""

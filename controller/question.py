@@ -49,7 +49,8 @@ def question(proto: str | None, untrusted_destination: str) -> Question:
     asked = proto or ("icmp" if port is None else "tcp")
     if asked not in PROTOS:
         raise QuestionError(f"{asked}: no protocol here, expected {one_of(PROTOS)}")
-    host = found["ip6"] or found["host"] or found["bare"]
+    # As in rules: names of hosts know no case (RFC 4343).
+    host = (found["ip6"] or found["host"] or found["bare"]).lower()
     if asked == "icmp" and port is not None:
         raise QuestionError(f"icmp has no ports, expected {host}")
     if asked != "icmp" and (port is None or port > MAX_PORT):

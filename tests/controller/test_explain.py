@@ -203,6 +203,7 @@ def test_ipv6_that_is_off_is_said_to_be_off() -> None:
     [
         (None, "www.example.com", Question("www.example.com", "icmp", None)),
         (None, "192.0.2.1:443", Question("192.0.2.1", "tcp", 443)),
+        (None, "WWW.Example.com:443", Question("www.example.com", "tcp", 443)),
         ("udp", "192.0.2.1:53", Question("192.0.2.1", "udp", 53)),
         (None, "2001:db8::1", Question("2001:db8::1", "icmp", None)),
         (None, "[2001:db8::1]", Question("2001:db8::1", "icmp", None)),

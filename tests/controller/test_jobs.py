@@ -128,6 +128,15 @@ def test_the_next_job_begins_when_the_one_before_has_ended(desk: Desk) -> None:
     assert desk.go() == [("a", "done"), ("b", "one"), ("b", "done")]
 
 
+def test_who_has_to_wait_for_another_job_is_told(desk: Desk) -> None:
+    desk.add("a", 5.0)
+    desk.add("look", beside=True)
+    assert desk.told == []
+    desk.add("b")
+
+    assert desk.told == [("b", "waiting for what was asked for before")]
+
+
 def test_every_wait_has_its_own_time(desk: Desk) -> None:
     desk.add("a", 5.0, 7.0)
     desk.go()
