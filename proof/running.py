@@ -7,9 +7,12 @@ from proof.claims import NothingOld, Result, Status
 from proof.fields import ESTABLISHED
 from proof.flows import Flow, accepts
 from proof.world import Packet, World
+from rules.ground import Ground
+from rules.model import Action
 
 OLD = "a flow that runs, opened under other rules: its answers would pass"
 MEANWHILE = "flows are those that ran when they were looked at"
+NOTHING = Ground((), Action.DROP)  # of an IP version that the client has not
 TYPE = 8  # bits of the first word of ICMP below its type
 
 
@@ -24,7 +27,7 @@ def nothing_old(world: World, claim: NothingOld, version: int) -> Result:
         reason = f"no domain of that name is connected: {claim.client}"
         return Result(claim, version, Status.UNKNOWN, notes=(reason,))
     generations = {d: world.places[d].net.bytecode.generation for d, _ in doors}
-    ground = claim.lists[version]
+    ground = claim.lists.get(version, NOTHING)
     for domain, vif in doors:
         for flow in _of(world, domain, vif, version):
             if any(flow.target in network for network in claim.apart):

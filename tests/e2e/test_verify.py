@@ -111,6 +111,17 @@ def test_a_healthy_home_is_proved_with_witnesses_and_generations(home: Machine) 
     assert home.reaches("work", WEB4, HTTPS)
 
 
+@pytest.mark.parametrize("name", ["sys-firewall", "personal"])
+def test_who_has_no_ipv6_is_proved_too(home: Machine, name: str) -> None:
+    text = home.policy.read_text()
+    head = f"[domains.{name}]\n"
+    assert text.count(head) == 1
+    home.policy.write_text(text.replace(head, f"{head}ipv6 = false\n"))
+    home.does("apply")
+
+    assert {row["status"] for row in results(home, 0)} == {"proved"}
+
+
 def test_a_flow_that_the_list_does_not_accept_is_named(home: Machine) -> None:
     """L12: as if it had been opened under other rules; one that is accepted is fine."""
     claim = "no flow of work runs that its list does not accept"
