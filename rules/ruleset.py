@@ -154,6 +154,7 @@ def _switches(
         Key(words.table, "resolvers"),
         Set(words.addresses, _texts(facts.resolvers, wanted)),
     )
+    yield Key(words.table, "here"), Set(words.here, _texts(facts.here, wanted))
     internal = frozenset(p for p in facts.internal if (":" in p) is (words is V6))
     yield Key(words.table, "internal"), Set(words.addresses, internal)
 

@@ -65,6 +65,11 @@ class Words:
         return f"typeof {self.ip} daddr : {self.ip} daddr;"
 
     @property
+    def here(self) -> str:
+        """The declaration of set ``here``: our addresses towards clients."""
+        return f"type {self.address};"
+
+    @property
     def addresses(self) -> str:
         """The declaration of a set of prefixes."""
         return f"type {self.address}; flags interval;"
@@ -140,6 +145,7 @@ def _tables(w: Words) -> str:
         add map {t} own {{ {OWN} }}
         add map {t} clients {{ {w.clients} }}
         add set {t} sources {{ {w.sources} }}
+        add set {t} here {{ {w.here} }}
         add set {t} behind {{ {w.behind} }}
         add map {t} dns {{ {w.dns} }}
         add set {t} resolvers {{ {w.addresses} }}
@@ -194,8 +200,8 @@ def _local(w: Words) -> str:
         {w.link_local_input}
         add rule {t} input iif @own_in ct direction reply \
 ct state established,related accept comment "replies to own traffic"
-        add rule {t} input iif . {ip} saddr @sources {w.icmp} type echo-request \
-limit rate 100/second accept comment "{PING.name}"
+        add rule {t} input iif . {ip} saddr @sources {ip} daddr @here \
+{w.icmp} type echo-request limit rate 100/second accept comment "{PING.name}"
         {w.asked}
         add rule {t} input iif . {ip} saddr @sources jump into-daemon
         add rule {t} input iif . {ip} saddr @sources goto refuse

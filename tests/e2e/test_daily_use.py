@@ -235,6 +235,28 @@ def test_explain_says_what_happens(home: Machine, domain: str) -> None:
         assert said.status in (0, 1)
 
 
+def test_a_netvm_answers_a_ping_where_its_clients_know_it_and_nowhere_else(
+    home: Machine,
+) -> None:
+    """How it is called outside is for its clients' rules, as every other address."""
+    text = home.policy.read_text()
+    home.policy.write_text(
+        f"{text}\n[domains.near]\nnetvm = 'sys-net'\nfirewall = []\n"
+    )
+    home.does("apply")
+    words = home.tool("sys-net", "ip", "-o", "addr", "show", "dev", "eth0").split()
+    outside = [
+        word.partition("/")[0] for word in words if word.endswith(("/24", "/64"))
+    ]
+    outside = [address for address in outside if not address.startswith("fe80:")]
+    assert len(outside) == 2
+    for address in outside:
+        assert home.tries("near", "icmp", address) == "refused"
+    for address in ("10.137.0.1", "fd09:24ef:4179::a89:1"):
+        assert home.reaches("near", address, proto="icmp")
+    home.does("verify")
+
+
 def test_explain_names_the_rule_at_each_hop(home: Machine) -> None:
     said = home.does("explain", "work", "tcp", "www.example.com:443")
     assert "accept dsthost=www.example.com" in said

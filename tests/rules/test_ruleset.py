@@ -52,6 +52,7 @@ FACTS = Facts(
     resolvers=frozenset(map(ip_address, ("198.51.100.53", "2001:db8::53"))),
     connected=frozenset(map(ip_address, ("10.138.0.9", "fd09:24ef:4179::a8a:9"))),
     internal=frozenset({"10.137.0.0/16", "fd09:24ef:4179::/48"}),
+    here=frozenset(map(ip_address, ("10.137.0.1", "fd09:24ef:4179::a89:1"))),
     held=frozenset({14}),
 )
 EVERYTHING = frozenset({BY_RULES, CLIENT_DNS, OWN_TRAFFIC, PING})
@@ -99,6 +100,8 @@ CONTENTS = {
     (IP6, "sources"): {"14 . fd09:24ef:4179::a8a:7"},
     (IP, "behind"): {"13 . 10.137.0.5", "14 . 10.138.0.7"},
     (IP6, "behind"): {"14 . fd09:24ef:4179::a8a:7"},
+    (IP, "here"): {"10.137.0.1"},
+    (IP6, "here"): {"fd09:24ef:4179::a89:1"},
     (IP, "dns"): {"10.139.1.1": "198.51.100.53", "10.139.1.2": "198.51.100.53"},
     (IP6, "dns"): {"fd09:24ef:4179::a8b:1": "2001:db8::53"},
     (IP, "resolvers"): {"198.51.100.53"},
