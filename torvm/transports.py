@@ -93,11 +93,7 @@ class Transports:
         return silent if self._hangs else self._problem
 
     def begin(self, proxy: Proxy | None) -> None:
-        """Start it as soon as a launcher waits, to go through a proxy if there is.
-
-        One that an agent before us has started should have ended with it.
-        """
-        self._berth.end()
+        """Start it as soon as a launcher waits, to go through a proxy if there is."""
         self._proxy, self._start = proxy, self._clock()
         # One of an agent before us ends by itself, unless it hangs.
         self._berth.end()
