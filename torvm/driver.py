@@ -113,8 +113,9 @@ class TorDriver:
         """Return the facts with what tor may send, and where clients end."""
         there = {client.index for client in facts.clients}
         ports = self._doors.redirects
-        if self._options.control:
-            ports = with_control(ports, there)
+        asking = self._options.control and not self._given.refused
+        self._reception.serve(facts.clients if asking else ())
+        ports = {**ports, **with_control(ports, self._reception.served)}
         self._uplink = bool(families(facts))
         self._outward.look(facts)
         return replace(
@@ -136,7 +137,6 @@ class TorDriver:
         if self._given.refused:
             return
         doors = self._doors.follow(facts.clients, facts.here, socks=self._options.socks)
-        self._reception.serve(facts.clients if self._options.control else ())
         self._doors = doors = self._reception.move(doors, facts.redirects)
         held = state in HELD or self._waits_for() != ""
         out: frozenset[Family] = frozenset() if held else families(facts)

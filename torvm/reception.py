@@ -84,6 +84,15 @@ class Reception:
         for index in wanted.keys() - self._desks.keys():
             self._open(wanted[index])
 
+    @property
+    def served(self) -> frozenset[int]:
+        """The indexes of the vifs of those who are answered.
+
+        Nobody else may be sent there: somebody of this domain may have had the port
+        before us, and would answer in our place.
+        """
+        return frozenset(self._desks)
+
     def move(self, doors: Doors, redirects: Mapping[int, Redirect]) -> Doors:
         """Give another identity to who may have it, and tell who has it.
 

@@ -72,6 +72,7 @@ class World:
     given: Given = field(default_factory=Given)
     words: dict[str, str] = field(default_factory=dict)
     now: float = 100.0
+    taken: str = ""  # the vif of a client whose control port somebody else has
 
     def __post_init__(self) -> None:
         self.tor = FakeTor(uid=TOR)
@@ -99,6 +100,8 @@ class World:
 
     def listen(self, client: Client) -> socket.socket:
         """Listen on the loopback interface in the place of a vif."""
+        if client.vif == self.taken:
+            raise OSError(98, "Address already in use")
         made = socket.create_server(("127.0.0.1", 0))
         made.setblocking(False)  # noqa: FBT003
         self.ports[client.vif] = made.getsockname()[1]
@@ -541,6 +544,17 @@ def test_nobody_listens_unless_the_policy_file_says_so(controlled: World) -> Non
     assert controlled.turn(state="up").redirects[1].control == 0
     with pytest.raises(ConnectionRefusedError):
         ask(controlled, A)
+
+
+def test_who_cannot_be_answered_is_not_sent_there(controlled: World) -> None:
+    """Somebody of this domain may have the port, and would answer in our place."""
+    controlled.turn(replace(OUT, clients=(A,)), "up")
+    controlled.taken = B.vif
+    found = controlled.settle(state="up").turn(state="up").redirects
+    assert (found[1].control, found[2].control) == (AT, 0)
+
+    controlled.taken = ""
+    assert controlled.turn(state="up").redirects[2].control == AT
 
 
 def test_what_clients_ask_in_vain_is_reported(controlled: World) -> None:
