@@ -36,6 +36,7 @@ from torvm.said import (
     RelaysSeen,
     Said,
 )
+from torvm.severed import sever
 from torvm.streams import Streams
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Control:
         self._connection = Connection(path)
         self._cookie = cookie
         self._said: list[Said] = []
+        self._places: frozenset[Listener] = frozenset()
         self._ready = select.epoll()
         self._ready.register(self._connection, select.EPOLLIN)
         self._streams = Streams(path, self._ready)
@@ -133,7 +135,9 @@ class Control:
         """Ask where tor listens."""
 
         def answered(entries: Entries) -> None:
-            self._said.append(Listening(heard.places(entries)))
+            before, self._places = self._places, heard.places(entries)
+            sever(before - self._places)
+            self._said.append(Listening(self._places))
 
         self._get(PLACES, answered)
 

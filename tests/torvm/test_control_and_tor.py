@@ -362,6 +362,33 @@ def test_a_secret_that_is_no_file_of_its_own_is_neither_waited_for_nor_told(
     stranger.close()
 
 
+def test_connections_to_a_place_that_is_closed_end_and_others_do_not(
+    tor: Running, tmp_path: Path
+) -> None:
+    """tor would keep them for as long as the other side of Tor does."""
+    stays = Listener(Kind.SOCKS, LOOPBACK, 10003)
+    goes = Listener(Kind.SOCKS, LOOPBACK, 10005)
+    tor.out(stays, goes)
+    assert tor.listening() == {stays, goes}
+    with namespaces.inside(tmp_path / "net"):
+        one, two = (
+            socket.create_connection((str(x.address), x.port), PATIENCE)
+            for x in (stays, goes)
+        )
+    with one, two:
+        for each in (one, two):
+            each.sendall(b"\5\1\0")
+            assert each.recv(2) == b"\5\0"
+        tor.control.listen({stays})
+        tor.until(lambda said: said == Done(LISTEN))
+        with namespaces.inside(tmp_path / "net"):  # where its agent would be
+            assert tor.listening() == {stays}
+
+        with pytest.raises(ConnectionResetError):
+            two.recv(1)
+        assert not select.select([one], [], [], 0)[0]
+
+
 def test_nobody_else_reaches_its_socket(tor: Running) -> None:
     """The control is every other test here."""
     code = (
