@@ -266,6 +266,27 @@ def test_nobody_reaches_the_port_of_another(tor: TorChain) -> None:
     is_reached(tor, "anon", own6)
 
 
+def test_no_daemon_of_the_domain_reaches_the_port_of_a_client(tor: TorChain) -> None:
+    """One that binds to the client's vif is taken, and told nothing."""
+    with namespaces.inside(tor.net("sys-tor")):
+        vifs = [name for _, name in socket.if_nameindex() if name.startswith("vif")]
+    assert vifs
+
+    assert [told(tor, vif) for vif in vifs] == [b""] * len(vifs)
+
+
+def told(tor: TorChain, vif: str) -> bytes:
+    """Return what the agent says to a program of its domain that binds to a vif."""
+    with namespaces.inside(tor.net("sys-tor")), socket.socket() as daemon:
+        daemon.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, vif.encode())
+        daemon.settimeout(PATIENCE)
+        daemon.connect((gateway(tor), AT))
+        with suppress(ConnectionError):
+            daemon.sendall(b"PROTOCOLINFO\r\n")
+            return daemon.recv(64)
+    return b""
+
+
 def test_garbage_and_floods_do_not_stop_the_agent(tor: TorChain) -> None:
     """Meanwhile another client is served, and rules are changed."""
     over, agent = threading.Event(), tor.agent("sys-tor")
