@@ -3,8 +3,10 @@
 
 import difflib
 import tomllib
+from types import SimpleNamespace
 
 import pytest
+import tomlkit
 
 from controller import amend, edit
 from controller.domains import Domains, UnknownDomainError
@@ -126,6 +128,26 @@ def test_what_cannot_be_done_is_said() -> None:
         amend.without_rules(TEXT, disposable)
 
 
+def test_the_tables_of_others_are_not_taken_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would take seconds where there are many, and nobody is served meanwhile."""
+    read: list[str] = []
+
+    def parse(text: str) -> tomlkit.TOMLDocument:
+        read.append(text)
+        return tomlkit.loads(text)
+
+    monkeypatch.setattr(
+        edit, "tomlkit", SimpleNamespace(**{**vars(tomlkit), "parse": parse})
+    )
+    assert lines_changed(add("work", "drop")) == ['+   "drop",']
+
+    (text,) = read
+    assert text.startswith("[domains.work]")
+    assert text.endswith("]\n\n")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -133,6 +155,7 @@ def test_what_cannot_be_done_is_said() -> None:
         'domains.work.firewall = ["accept"]\ndomains.work.netvm = "a"\n',
         '[domains]\n[domains."work"]\nfirewall = ["accept", ]',
         "[domains.work]\r\nfirewall = [ 'accept' ] # all\r\nnetvm = 'b'\r\n",
+        '[domains.work]\nnetvm = """\n[b]"""\nfirewall = [\'accept\']\n[domains.a]\n',
     ],
 )
 def test_every_way_to_write_a_table_can_be_edited(text: str) -> None:
