@@ -13,6 +13,7 @@ from selectors import EVENT_READ, BaseSelector
 from controller import keys
 from controller.admin import Exit, Failure, Progress, Reply, Request, only_looks
 from controller.admin_server import AdminServer
+from controller.domains import Domains
 from controller.handle import Handler
 from controller.jobs import Jobs
 from controller.observe import Observer
@@ -54,6 +55,8 @@ class Daemon:
         self._held: set[str] = set()
         self._hold_until: dict[str, float] = {}
         self._looked_at = time.monotonic()
+        # Of which domains, at which second, the next one is when; asked all the time.
+        self._expiry: tuple[Domains, int, int | None] = Domains({}), 0, None
         self._healing = self._ending = self._rolling_back = False
 
     def run(self) -> None:
@@ -125,8 +128,12 @@ class Daemon:
 
     def _next_expiry(self) -> int | None:
         deployment = self._handler.deployment
-        # From when the rules were right: what expired since is still to be done.
-        return keys.next_expiry(deployment.domains, now=deployment.filled_at)
+        domains, filled_at = deployment.domains, deployment.filled_at
+        if self._expiry[0] is not domains or self._expiry[1] != filled_at:
+            # From when the rules were right: what expired since is still to be done.
+            expiry = keys.next_expiry(domains, now=filled_at)
+            self._expiry = domains, filled_at, expiry
+        return self._expiry[2]
 
     def _expire(self) -> None:
         now, expiry = time.time(), self._next_expiry()

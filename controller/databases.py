@@ -52,6 +52,7 @@ class _Database:
     store: Store
     server: QubesDbServer
     contents: Contents = field(default_factory=dict)
+    clients: frozenset[str] = frozenset()  # addresses that have rules in `contents`
     status: Status | None = None
     errors: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -110,8 +111,8 @@ class Databases:
                             database.status = None
                     case Remove(path):
                         database.server.remove(path)
-            database.contents = wanted
-            database.unheard &= _clients(wanted)
+            database.contents, database.clients = wanted, _clients(wanted)
+            database.unheard &= database.clients
 
     def status(self, name: str) -> Status | None:
         """Return what the agent said last, None before that."""
@@ -123,7 +124,7 @@ class Databases:
             return {}
         database = self._open[name]
         # The agent is slower than us to forget a client that is no more.
-        known = _clients(database.contents)
+        known = database.clients
         return {a: why for a, why in database.errors.items() if a in known}
 
     def resolved(self) -> Iterator[tuple[str, str]]:
@@ -132,10 +133,9 @@ class Databases:
         An agent is asked about names in the rules of its own clients alone.
         """
         for database in self._open.values():
-            known = _clients(database.contents)
             for path, text in database.names.items():
                 client, _, host = path.partition("/")
-                if client not in known:
+                if client not in database.clients:
                     continue
                 if host.startswith("@"):  # it did not fit into the path, or the value
                     host, _, words = text.partition(" ")
@@ -205,8 +205,8 @@ def _note(
             del notes[known]
 
 
-def _clients(contents: Contents) -> set[str]:
+def _clients(contents: Contents) -> frozenset[str]:
     below = (
         path.removeprefix(FIREWALL) for path in contents if path.startswith(FIREWALL)
     )
-    return {path for path in below if "/" not in path}
+    return frozenset(path for path in below if "/" not in path)

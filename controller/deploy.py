@@ -66,9 +66,7 @@ class Deployment:
         stopped = {d.name for d in self._made.values() if _ends(d, wanted, renew)}
         anew = stopped | (wanted.by_name.keys() - self._complete)
         asked = concerned(self.domains, wanted, anew | self._unlinked(wanted))
-        for name in self._cuts(wanted, stopped):
-            yield f"unlinking {name}"
-            self._unlink(name)
+        yield from self._unlink(self._cuts(wanted, stopped))
         for _, domain in reversed(list(tree(self.domains))):
             if domain.name in stopped:
                 yield f"stopping {domain.name}"
@@ -158,11 +156,13 @@ class Deployment:
             or wanted.has_ipv6(name) != self.domains.has_ipv6(name)
         ]
 
-    def _unlink(self, name: str) -> None:
-        self.serials.pop(name, None)
-        self.refill()
-        self.platform.detach(name)
-        del self.laid[name]
+    def _unlink(self, names: list[str]) -> Steps:
+        self.serials = {n: s for n, s in self.serials.items() if n not in names}
+        self.refill()  # once, for it looks at every domain
+        for name in names:
+            yield f"unlinking {name}"
+            self.platform.detach(name)
+            del self.laid[name]
 
     def _stop(self, domain: Domain) -> None:
         self._complete.discard(domain.name)

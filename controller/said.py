@@ -91,6 +91,9 @@ def _failing(deployment: Deployment) -> Mapping[str, str]:
 def refusals(deployment: Deployment) -> Mapping[str, str]:
     """Return the clients that an agent denies everything, and why."""
     databases = deployment.databases
+    found = [x for name in databases.names() for x in databases.errors(name).items()]
+    if not found:  # as nearly always, and this is asked all the time
+        return {}
     owners = {
         str(address): domain.name
         for domain in deployment.domains
@@ -98,8 +101,7 @@ def refusals(deployment: Deployment) -> Mapping[str, str]:
     }
     return {
         owners[untrusted_address]: f"denied everything: {why}"
-        for name in databases.names()
-        for untrusted_address, why in databases.errors(name).items()
+        for untrusted_address, why in found
         if untrusted_address in owners
     }
 
