@@ -31,6 +31,8 @@ from controller.lab.probe import attempt
 from controller.platforms.lab import Internet
 from controller.syscalls import mount
 from tests.controller.own_machine import own_machine
+from tests.lab.ends import MARKER
+from tests.lab.sniffer import EVERY, Packet, Sniffer
 
 ROOT = Path(__file__).parents[2]
 RAVELIN = str(ROOT / "bin" / "ravelin")
@@ -187,6 +189,16 @@ class Machine:
         self._streams.append(Stream(opened))
         return self._streams[-1]
 
+    def is_cut(self, stream: "Stream", gateway: str) -> bool:
+        """Say whether a gateway lets nothing of a connection through that still sends.
+
+        What it was given it has dealt with by the end of the capture.
+        """
+        with Sniffer(self.net(gateway), EVERY) as seen:
+            stream.send(MARKER)
+            seen.wait(is_of_client, PATIENCE)
+        return not any(packet.outgoing for packet in seen.marked)
+
     def hang_up(self) -> None:
         """Close every connection."""
         while self._streams:
@@ -287,6 +299,10 @@ class Stream:
     def __init__(self, opened: socket.socket) -> None:
         self._socket = opened
 
+    def send(self, text: bytes) -> None:
+        """Send something, and wait for nothing."""
+        self._socket.sendall(text)
+
     def lives(self) -> bool:
         """Say whether an echo comes back."""
         self._socket.settimeout(ANSWER)
@@ -299,6 +315,11 @@ class Stream:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+
+def is_of_client(packet: Packet) -> bool:
+    """Whether it is a probe that a client has sent to its gateway."""
+    return packet.marked and not packet.outgoing and packet.interface.startswith("vif")
 
 
 def until(

@@ -27,6 +27,7 @@ from tests.e2e.machine import (
     HTTP,
     ROOT,
     UDP,
+    VIRTUAL4,
     WEB4,
     WEB6,
     Machine,
@@ -200,7 +201,7 @@ def test_nothing_leaves_but_to_the_proxy(home: Machine, fault: str) -> None:
         for _ in range(3):
             home.tries("work", "tcp", WEB4, HTTP)
             home.tries("work", "udp", WEB4, UDP)
-            home.answers("work", "www.example.com")
+            home.tries("work", "dns", VIRTUAL4, 53)
     leaks = [p for p in seen.packets if not (carried(p) or p.neighbourly)]
 
     assert any(map(carried, seen.packets))

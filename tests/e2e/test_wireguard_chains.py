@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.machine import until
-from tests.e2e.test_wireguard_profiles import echoed
+from tests.e2e.test_wireguard_ways import echoed
 from tests.e2e.vpn_room import PATIENCE, PROVIDER, kill, sent
 from tests.e2e.wireguard_room import IN_TUNNEL, POLICY, Room, leaked, room, tunnelled
 from tests.lab.wireguard import Keys, Server, server

@@ -81,6 +81,13 @@ class VpnRoom:
         file.touch(mode=0o600)
         file.write_text(text)
 
+    def clear(self, policy: str) -> None:
+        """Take away all but the NetVM; the policy is the one given, and not up yet."""
+        self.machine.policy.write_text(OUTSIDE)
+        self.machine.up()
+        self.machine.policy.write_text(policy)
+        self.machine.internet.set_names({})
+
     def vpn(self) -> dict[str, object]:
         """Return what status says of the VPN."""
         return self.machine.status()["sys-vpn"]
