@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from controller import graph, output, policy, shown, told
+from controller import output, shown, told
 from controller.admin import (
     SHAPES,
     Answer,
@@ -40,7 +40,7 @@ def main(words: Sequence[str], *, start: Starter) -> int:
         return _carried_out(parse(words), start)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else Exit.USAGE
-    except (policy.PolicyError, QuestionError) as error:
+    except QuestionError as error:
         text, status = str(error), int(Exit.USAGE)
     except NotRunningError as error:
         text, status = _nothing_is_up(error.socket), Exit.NOT_ENFORCED
@@ -78,8 +78,9 @@ def _carried_out(asked: Namespace, start: Starter) -> int:
     if asked.verb == "completion":
         _print(completion(asked.shell))
         return Exit.OK
-    if asked.verb == "up":
-        _check_policy(Path(asked.policy))
+    if asked.verb == "up" and (mistakes := _mistakes(Path(asked.policy))):
+        _say(mistakes)
+        return Exit.USAGE
     socket, request = Path(asked.socket), _request(asked)
 
     def tell(text: str) -> None:
@@ -126,14 +127,20 @@ def _reply(
     return ask(socket, Request("explain", {**request.arguments, "told": words}), tell)
 
 
-def _check_policy(path: Path) -> None:
-    """Name every mistake in the file before anything is started."""
+def _mistakes(path: Path) -> str:
+    """Return every mistake in the file before anything is started, or nothing."""
+    # Only `up` waits for this, as for the daemon.
+    from controller import policy  # noqa: PLC0415
+
     try:
         text = path.read_text(encoding="utf-8")
+        policy.read(text, file=str(path), qids={}, now=int(time.time()))
+    except policy.PolicyError as error:
+        return str(error)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise policy.PolicyError(str(path), [(1, f"{reason}, expected TOML")]) from None
-    policy.read(text, file=str(path), qids={}, now=int(time.time()))
+        return str(policy.PolicyError(str(path), [(1, f"{reason}, expected TOML")]))
+    return ""
 
 
 def _request(asked: Namespace) -> Request:
@@ -178,6 +185,8 @@ def _explained(tree: Mapping[str, Json]) -> int:
 
 def _verified(asked: Namespace, data: Json) -> int:
     if asked.graph is not None:
+        from controller import graph  # noqa: PLC0415 (only who wants a picture waits)
+
         graph.draw(data, Path(asked.graph))
     return shown.verdict_of_all(data)
 

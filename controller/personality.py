@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torvm import proxy
 
@@ -112,15 +111,29 @@ BUILT_IN = (
 )
 
 
+class Entry(Protocol):
+    """An `importlib.metadata.EntryPoint`, of which no more is asked."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def load(self) -> object:
+        """Return what it names."""
+
+
 @cache
 def known() -> Mapping[str, Personality]:
     """Return every personality by its word; nobody replaces one of ours."""
+    # Only now: most of the command asks for none, and it takes a sixth of its start.
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
     ours = {personality.value: personality for personality in BUILT_IN}
     others = (_loaded(entry) for entry in entry_points(group=GROUP))
     return ours | {p.value: p for p in others if p and p.value not in ours}
 
 
-def _loaded(entry: EntryPoint) -> Personality | None:
+def _loaded(entry: Entry) -> Personality | None:
     """Return what an entry point names; one that is broken is none, and is told."""
     try:
         found = entry.load()
