@@ -8,7 +8,8 @@ Whatever has room for a payload carries the marker of `tests.lab.ends`.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from pathlib import Path
 
 from scapy.config import conf
@@ -25,12 +26,20 @@ from tests.lab.scene import Scene
 
 conf.verb = 0
 
+Attack = Callable[[Scene], list[bytes]]
+
 BROADCAST, MDNS_MAC = "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:fb"
 FOREIGN, FOREIGN6 = "9.9.9.9", "2620:fe::fe"  # a public resolver
 PROBE = Raw(MARKER)
 PORTS = (123, 443, 3478, 5353, 1900, 500, 4500)
 NEXT = (6, 17, 58, 47, 50, 132)
 FLAGS = ("A", "FA", "RA", "R", "F", "FPU", "", "SA", "SF", "PA")
+
+
+def _once(attack: Attack) -> Attack:
+    """Make the frames of a scene once: scapy takes its time."""
+    made = cache(attack)
+    return wraps(attack)(lambda at: [*made(at)])
 
 
 def send(net: Path, interface: str, frames: Sequence[bytes]) -> None:
@@ -41,6 +50,7 @@ def send(net: Path, interface: str, frames: Sequence[bytes]) -> None:
             s.send(frame)
 
 
+@_once
 def fuzz(at: Scene) -> list[bytes]:
     """All that a client can think of (leak experiments E3 and E18): 302 frames."""
     there, there6 = ip(at.client, at.server), ip(at.client6, at.server6)
@@ -64,6 +74,7 @@ def fuzz(at: Scene) -> list[bytes]:
     return _from_client(at, packets)
 
 
+@_once
 def stateless(at: Scene) -> list[bytes]:
     """What belongs to no connection, so that NAT would miss it (E2, E20): 12."""
     there = ip(at.client, at.server)
@@ -80,6 +91,7 @@ def stateless(at: Scene) -> list[bytes]:
     return _from_client(at, packets)
 
 
+@_once
 def headers(at: Scene) -> list[bytes]:
     """IPv6 extension headers, foreign ethertypes, VLAN, group MACs (E31)."""
     udp = UDP(sport=5, dport=443) / PROBE
@@ -102,12 +114,14 @@ def headers(at: Scene) -> list[bytes]:
     ]
 
 
+@_once
 def hairpin(at: Scene) -> list[bytes]:
     """From one client to another, and to addresses of the NetVM itself."""
     targets = (at.other, at.other6, at.uplink, at.uplink6, at.gateway, at.gateway6)
     return _from_client(at, _knocks(at.client, at.client6, targets))
 
 
+@_once
 def spoofed(at: Scene) -> list[bytes]:
     """A source that is not the client's: its address, then its MAC."""
     sources = (at.other, at.gateway, at.uplink, at.server, "127.0.0.1", "0.0.0.0")
@@ -122,6 +136,7 @@ def spoofed(at: Scene) -> list[bytes]:
     ]
 
 
+@_once
 def poison(at: Scene) -> list[bytes]:
     """ARP and ND by which a client claims addresses that are not its own."""
     frames = []
@@ -143,6 +158,7 @@ def poison(at: Scene) -> list[bytes]:
     return [bytes(frame) for frame in frames]
 
 
+@_once
 def foreign_dns(at: Scene) -> list[bytes]:
     """Questions to resolvers the client was not given: UDP, TCP, DoT, DoQ."""
     question = DNS(rd=1, qd=DNSQR(qname=MARKER + b".example.com"))
@@ -158,6 +174,7 @@ def foreign_dns(at: Scene) -> list[bytes]:
     return _from_client(at, packets)
 
 
+@_once
 def strong_host(at: Scene) -> list[bytes]:
     """From the LAN to addresses the NetVM has elsewhere (E4, CVE-2019-14899).
 
@@ -172,6 +189,7 @@ def strong_host(at: Scene) -> list[bytes]:
     return _from_neighbour(at, packets)
 
 
+@_once
 def transit(at: Scene) -> list[bytes]:
     """From the LAN through the NetVM to anywhere else, its clients included."""
     beyond = [at.server, at.router, at.client, at.other, FOREIGN, "10.139.1.1"]
@@ -179,6 +197,7 @@ def transit(at: Scene) -> list[bytes]:
     return _from_neighbour(at, _knocks(at.neighbour, at.neighbour6, beyond))
 
 
+@_once
 def impersonation(at: Scene) -> list[bytes]:
     """From the LAN in the NetVM's own name, to itself, its client and beyond (R16).
 
@@ -190,6 +209,7 @@ def impersonation(at: Scene) -> list[bytes]:
     return _from_neighbour(at, packets)
 
 
+@_once
 def disclosure(at: Scene) -> list[bytes]:
     """ARP and ND questions on the LAN for addresses on the NetVM's other links."""
     asking = Ether(src=at.neighbour_mac, dst=BROADCAST)
@@ -208,6 +228,7 @@ def disclosure(at: Scene) -> list[bytes]:
     return [bytes(frame) for frame in frames]
 
 
+@_once
 def injection(at: Scene) -> list[bytes]:
     """Router advertisements and redirects by which a neighbour bends routes."""
     quoted = ip(at.uplink, at.server) / UDP(sport=5, dport=6) / PROBE

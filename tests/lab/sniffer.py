@@ -12,13 +12,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from controller import namespaces
 from tests.lab.ends import MARKER
@@ -35,7 +36,7 @@ BUFFER = 256 << 20  # bytes
 QUIET = 0.15  # seconds without a frame after which a capture may end
 PATIENCE = 30.0  # seconds; only a failing test waits that long
 EVERY = "*"  # instead of a name: all interfaces, also those that come later
-DRAIN = 2.0  # seconds after which it ends even under a flood
+DRAIN = 0.5  # seconds after which it ends even under a flood
 
 Address = IPv4Address | IPv6Address
 
@@ -148,6 +149,13 @@ def _upper(protocol: int, body: bytes) -> tuple[int, bytes]:
     return protocol, body
 
 
+class Capture(AbstractContextManager["Capture"], Protocol):
+    """What captures from ``with`` to its end."""
+
+    def finish(self) -> None:
+        """Begin to end."""
+
+
 class LostError(AssertionError):
     """The capture is not complete, so nothing can be concluded from it."""
 
@@ -155,7 +163,8 @@ class LostError(AssertionError):
 class Sniffer:
     """Captures on some interfaces of a namespace from ``with`` to its end.
 
-    Under traffic that does not end it goes on for ``drain`` seconds.
+    Under traffic that does not end it goes on for ``drain`` seconds, and has all that
+    was on the wire until then: what the kernel counted is read.
     """
 
     def __init__(self, net: Path, *interfaces: str, drain: float = DRAIN) -> None:
@@ -163,9 +172,11 @@ class Sniffer:
         self._drain = drain
         self._arrived = threading.Condition()
         self._sockets: list[socket.socket] = []
+        self._dropped = 0
         with namespaces.inside(net):
             for interface in interfaces:
                 self._sockets.append(_listening(interface))
+        self._taken = dict.fromkeys(self._sockets, 0)
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -173,13 +184,16 @@ class Sniffer:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def finish(self) -> None:
+        """Begin to end, for who has others to end at the same time."""
         self._stop.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
         self._thread.join()
-        lost = sum(map(_dropped, self._sockets))
         for each in (*self._sockets, self._stopped):
             each.close()
-        if lost:
+        if lost := self._dropped:
             raise LostError(f"the kernel dropped {lost} frames of the capture")
 
     def wait(
@@ -206,29 +220,51 @@ class Sniffer:
         return [packet for packet in self.packets if packet.marked]
 
     def _read(self) -> None:
-        watched, quiet, until = [*self._sockets, self._stopped], None, float("inf")
-        while ready := select.select(watched, [], [], quiet)[0]:
-            if self._stopped in ready:
-                watched, quiet = self._sockets, QUIET
-                until = time.monotonic() + self._drain
-            taken = [packet for each in ready for packet in self._take(each)]
-            with self._arrived:
-                self.packets.extend(taken)
-                self._arrived.notify_all()
+        watched = [*self._sockets, self._stopped]
+        while self._stopped not in (ready := select.select(watched, [], [])[0]):
+            self._keep(packet for each in ready for packet in self._take(each))
+        until = time.monotonic() + self._drain
+        while ready := select.select(self._sockets, [], [], QUIET)[0]:
             if time.monotonic() > until:
                 break
+            self._keep(packet for each in ready for packet in self._take(each))
+        for each in self._sockets:
+            captured, dropped = _counted(each)
+            self._dropped += dropped
+            left = captured - dropped - self._taken[each]
+            self._keep(islice(self._take(each), left))
+
+    def _keep(self, packets: Iterable[Packet]) -> None:
+        taken = list(packets)
+        with self._arrived:
+            self.packets.extend(taken)
+            self._arrived.notify_all()
 
     def _take(self, ready: socket.socket) -> Iterator[Packet]:
         with suppress(BlockingIOError):
-            while ready is not self._stopped:
+            while True:
                 try:
                     raw, control, _, address = ready.recvmsg(65535, 64)
                 except OSError as error:
                     if error.errno != errno.ENETDOWN:
                         raise
                 else:
+                    self._taken[ready] += 1
                     way = address[2] == socket.PACKET_OUTGOING
                     yield parse(_tagged(raw, control), address[0], outgoing=way)
+
+
+@contextmanager
+def together(*captures: Capture) -> Iterator[None]:
+    """Have some captures that end at the same time, not one after the other."""
+    with ExitStack() as stack:
+        for each in captures:
+            stack.enter_context(each)
+        try:
+            yield
+        finally:
+            for each in captures:
+                each.finish()
 
 
 def _listening(interface: str) -> socket.socket:
@@ -253,6 +289,9 @@ def _tagged(raw: bytes, control: Sequence[tuple[int, int, bytes]]) -> bytes:
     return raw
 
 
-def _dropped(each: socket.socket) -> int:
-    counts = each.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-    return int(struct.unpack("II", counts)[1])
+def _counted(each: socket.socket) -> tuple[int, int]:
+    """Return how many frames were captured, and how many of them were dropped."""
+    captured, dropped = struct.unpack(
+        "II", each.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+    )
+    return captured, dropped

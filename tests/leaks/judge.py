@@ -35,7 +35,13 @@ class Wires:
         self._outer.__enter__()
         return self
 
+    def finish(self) -> None:
+        """Begin to end, both at the same time."""
+        self._middle.finish()
+        self._outer.finish()
+
     def __exit__(self, *error: object) -> None:
+        self.finish()
         self._middle.__exit__(*error)
         self._outer.__exit__(*error)
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.lab import attacks
 from tests.lab.scene import Scene
-from tests.lab.sniffer import Sniffer
+from tests.lab.sniffer import Sniffer, together
 from tests.leaks.chain import Chain, appvm, running
 from tests.leaks.judge import NETVM_OWN, Wires
 from tests.leaks.surgery import links, routing
@@ -78,7 +78,8 @@ def test_nothing_that_the_rules_forbid_leaves(
     chain: Chain, attack: Attack, client: str
 ) -> None:
     frames = attack(chain.scene(client, "open"))
-    with Wires(chain) as wires, Sniffer(chain.net("open"), "eth0") as victim:
+    wires, victim = Wires(chain), Sniffer(chain.net("open"), "eth0")
+    with together(wires, victim):
         attacks.send(chain.net(client), "eth0", frames)
     assert wires.marked == []
     assert wires.foreign == []
@@ -89,7 +90,8 @@ def test_nothing_that_the_rules_forbid_leaves(
 def test_what_leaves_has_the_gateways_own_address(chain: Chain, attack: Attack) -> None:
     before = chain.counted("sys-firewall")
     frames = attack(chain.scene("open", "work"))
-    with Wires(chain) as wires, Sniffer(chain.net("work"), "eth0") as victim:
+    wires, victim = Wires(chain), Sniffer(chain.net("work"), "eth0")
+    with together(wires, victim):
         attacks.send(chain.net("open"), "eth0", frames)
     assert wires.foreign == []
     assert victim.marked == []
@@ -126,7 +128,8 @@ def test_a_neighbour_of_the_netvm_gets_nothing_and_nowhere(
     chain: Chain, attack: Attack
 ) -> None:
     before, counted = routing(chain, "sys-net"), chain.counted("sys-net")
-    with Wires(chain) as wires, Sniffer(chain.net("sys-firewall"), "eth0") as inner:
+    wires, inner = Wires(chain), Sniffer(chain.net("sys-firewall"), "eth0")
+    with together(wires, inner):
         attacks.send(chain.internet.neighbour, "eth0", attack(chain.lan("work")))
     assert inner.marked == []
     assert [p for p in wires.outer if p.source not in NETVM_OWN] == []
@@ -162,7 +165,8 @@ def test_a_hostile_netvm_gets_nothing_and_nowhere(chain: Chain, attack: Attack) 
     before = routing(chain, "sys-firewall")
     clients = Sniffer(chain.net("work"), "eth0"), Sniffer(chain.net("open"), "eth0")
     vif = next(n for n in links(chain, "sys-net") if n.startswith("vif"))
-    with Wires(chain) as wires, clients[0], clients[1]:
+    wires = Wires(chain)
+    with together(wires, *clients):
         attacks.send(chain.net("sys-net"), vif, attack(scene))
     assert clients[0].marked + clients[1].marked == []
     assert wires.foreign == []

@@ -19,7 +19,7 @@ import pytest
 from controller.lab.addresses import WEB
 from tests.lab.ends import Kind
 from tests.lab.prober import Flow, Result
-from tests.lab.sniffer import ICMP, ICMP6, TCP, UDP, Packet, Sniffer
+from tests.lab.sniffer import ICMP, ICMP6, TCP, UDP, Packet, Sniffer, together
 from tests.leaks.chain import Chain, appvm, running
 from tests.leaks.judge import Wires
 
@@ -118,11 +118,10 @@ def test_a_change_cuts_what_it_forbids_and_nothing_else(
     ):
         heard(before, flow, 5)
         with forbidding(chain, where, flow):
-            with (
-                Wires(chain, drain=SHORT) as wires,
-                Sniffer(chain.net("work"), "eth0", drain=SHORT) as after,
-                Sniffer(chain.net("other"), "eth0", drain=SHORT) as beside,
-            ):
+            wires = Wires(chain, drain=SHORT)
+            after = Sniffer(chain.net("work"), "eth0", drain=SHORT)
+            beside = Sniffer(chain.net("other"), "eth0", drain=SHORT)
+            with together(wires, after, beside):
                 for each in FLOWS:
                     if each != flow:
                         heard(after, each, 20)
@@ -163,10 +162,9 @@ def test_denying_everything_cuts_everything(chain: Chain) -> None:
         for flow in FLOWS:
             heard(before, flow, 1)
         chain.firewall("work", "add", "drop", number=0)
-        with (
-            Sniffer(chain.net("work"), "eth0", drain=SHORT) as after,
-            Sniffer(chain.net("other"), "eth0", drain=SHORT) as beside,
-        ):
+        after = Sniffer(chain.net("work"), "eth0", drain=SHORT)
+        beside = Sniffer(chain.net("other"), "eth0", drain=SHORT)
+        with together(after, beside):
             heard(beside, FLOWS[0], 20)
         late = [p for p in after.packets if not p.outgoing and p.source in WEB]
         assert late == []
