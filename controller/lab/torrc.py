@@ -7,6 +7,8 @@ from pathlib import Path
 from controller.lab.addresses import WEB, remote
 
 OR_PORT, DIR_PORT, OBFS4_PORT = 5000, 7000, 4443
+INTERVAL = 10  # seconds from one consensus to the next, the least that tor takes
+VOTING = 2  # seconds to hand votes on, and as many again for signatures
 
 # Vanguards want more relays than there are.
 CLIENT = """\
@@ -41,12 +43,13 @@ AUTHORITY = f"""\
 AuthoritativeDirectory 1
 V3AuthoritativeDirectory 1
 DirPort {{four}}:{DIR_PORT}
-TestingV3AuthInitialVotingInterval 10
-TestingV3AuthInitialVoteDelay 2
-TestingV3AuthInitialDistDelay 2
-V3AuthVotingInterval 10
-V3AuthVoteDelay 2
-V3AuthDistDelay 2
+TestingV3AuthInitialVotingInterval {INTERVAL}
+TestingV3AuthInitialVoteDelay {VOTING}
+TestingV3AuthInitialDistDelay {VOTING}
+TestingV3AuthVotingStartOffset {{offset}}
+V3AuthVotingInterval {INTERVAL}
+V3AuthVoteDelay {VOTING}
+V3AuthDistDelay {VOTING}
 TestingDirAuthVoteGuard *
 TestingDirAuthVoteHSDir *
 ExitRelay 1
@@ -83,13 +86,20 @@ LINES = {
 }
 
 
-def lines(name: str, *, data: Path, bandwidths: Path, obfs4: str) -> str:
+def lines(name: str, *, data: Path, bandwidths: Path, obfs4: str, first: float) -> str:
     """Return the torrc of a tor, after what all of them have in common.
 
     ``data`` is its folder, ``bandwidths`` the file in which authorities read what
-    the relays can do, ``obfs4`` the program of the bridge.
+    the relays can do, ``obfs4`` the program of the bridge.  At ``first`` (seconds
+    since the Unix epoch) authorities vote for the first time.
     """
     four, six = remote(NUMBERS[name])
     return (ALL + LINES[name]).format(
-        name=name, data=data, four=four, six=six, bandwidths=bandwidths, obfs4=obfs4
+        name=name,
+        data=data,
+        four=four,
+        six=six,
+        bandwidths=bandwidths,
+        obfs4=obfs4,
+        offset=round(first + 2 * VOTING) % INTERVAL,
     )

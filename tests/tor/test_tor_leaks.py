@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -291,12 +292,29 @@ def test_nothing_leaves_whatever_follows_whatever(tor: TorChain) -> None:
     assert leaks == [], record.seed
 
 
-@pytest.mark.parametrize("port", [53, 9050, 9051, 9053, 10000, 10001, 10002, 30000])
-def test_no_port_of_the_gateway_answers_a_client(tor: TorChain, port: int) -> None:
+PORTS = (53, 9050, 9051, 9053, 10000, 10001, 10002, 30000)
+
+
+@pytest.fixture(scope="module")
+def answers(_tor_chain: TorChain) -> dict[int, str]:
+    """What comes from each port of the gateway; all are waited for at once."""
+    _tor_chain.plain()
+    gateway = str(_tor_chain.ip("sys-tor")[0])
+
+    def asked(port: int) -> str:
+        return _tor_chain.fetch("anon", gateway, port, patience=2.0)
+
+    with ThreadPoolExecutor(len(PORTS)) as pool:
+        return dict(zip(PORTS, pool.map(asked, PORTS), strict=True))
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_no_port_of_the_gateway_answers_a_client(
+    answers: dict[int, str], port: int
+) -> None:
     """T13, T14: what is sent to the gateway itself goes to tor, which refuses it.
 
     The control is the listener that every client has: it answers on each port of
     another host.
     """
-    gateway = str(tor.ip("sys-tor")[0])
-    assert tor.fetch("anon", gateway, port, patience=2.0) == ""
+    assert answers[port] == ""
