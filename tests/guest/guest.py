@@ -4,7 +4,8 @@
 It has what the machine of the tests lacks: a kernel with WireGuard, older than the
 one here, and a systemd that runs units.  QEMU emulates the processor (TCG), for
 there is no virtualization to be had inside one; that is some ten times slower.
-The machine has no network, no disk and ends with the tests that it runs.
+The machine has no network, no disk and ends with the tests that it runs.  They are
+run in two halves at the same time, for it has two processors.
 """
 
 import os
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/guest"
 PACE = "8"  # how much slower it is, for the deadlines of the tests inside
 PATIENCE = 1200.0  # seconds; only a failing test waits that long
+USED = "/run/wireguard-is-used"  # locked as long as the second half of the tests runs
 TOOLS = ("mypy*", "*mypyc*", "ruff*", "grimp*", "pip", "setuptools")
 QEMU = (
     *("qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-smp", "2"),
@@ -31,7 +33,15 @@ JOB = """\
 cd /ravelin
 export PYTHONPATH=/site PACE={pace} RAVELIN_GUEST=1
 echo "kernel $(uname -r), $(systemctl --version | head -n 1)"
-python3 -m pytest -v --color=no -p no:cacheprovider --timeout 900 {tests}
+run() {{
+    python3 -m pytest -v --color=no -p no:cacheprovider --timeout 900 "$@"
+}}
+exec 9>{used}
+flock 9
+run {beside} >/dev/ttyS2 2>&1 &
+exec 9>&-
+run {tests}
+wait
 """
 UNIT = """\
 [Unit]
@@ -53,29 +63,35 @@ class Ran:
     outcomes: dict[str, str]
 
 
-def run(tests: Sequence[str]) -> Ran:
-    """Boot it, run these tests of this tree in it, and return when it is off."""
-    subprocess.run([ROOT / "tests/guest/make", CACHE], check=True)
+def run(tests: Sequence[str], beside: Sequence[str]) -> Ran:
+    """Boot it, run two halves of tests of this tree in it, and return when it is off.
+
+    The first half is systemd's; the second one, ``beside``, is in namespaces of its
+    own, and locks `USED`.
+    """
+    # `make test` may make it at this moment.
+    words = ["flock", f"{CACHE}.lock", str(ROOT / "tests/guest/make"), str(CACHE)]
+    subprocess.run(words, check=True)
     with tempfile.TemporaryDirectory(prefix="rvg") as place:
         job = Path(place)
-        _lay(job / "job", tests)
+        _lay(job / "job", tests, beside)
         with (job / "initrd").open("wb") as initrd:
             initrd.write((CACHE / "base.cpio").read_bytes())
             initrd.flush()
             pack = "find . | cpio --quiet -o -H newc"
             subprocess.run(pack, shell=True, check=True, cwd=job / "job", stdout=initrd)
-        said, console = job / "said", job / "console"
-        words = [*QEMU, "-serial", f"file:{console}", "-serial", f"file:{said}"]
+        lines = [job / name for name in ("console", "said", "beside")]
+        words = [*QEMU, *(x for line in lines for x in ("-serial", f"file:{line}"))]
         words += ["-kernel", str(CACHE / "vmlinux"), "-initrd", str(initrd.name)]
         words += ["-append", KERNEL_WORDS]
         with suppress(subprocess.TimeoutExpired):  # what it did not say is missing
             subprocess.run(words, check=True, timeout=PATIENCE)
-        text = said.read_text(errors="replace")
-        text += console.read_text(errors="replace")[-4000:]
+        console, *said = (line.read_text(errors="replace") for line in lines)
+        text = "\n".join([*said, console[-4000:]])
         return Ran(text, _outcomes(text))
 
 
-def _lay(place: Path, tests: Sequence[str]) -> None:
+def _lay(place: Path, tests: Sequence[str], beside: Sequence[str]) -> None:
     """Lay this tree, the package, the tools of the tests and the job into a directory.
 
     All is compiled here, which is cheaper, and where agents may not.
@@ -93,7 +109,8 @@ def _lay(place: Path, tests: Sequence[str]) -> None:
     words = ["packaging/install", "install"]
     subprocess.run(words, check=True, cwd=ROOT, env=os.environ | install)
     _compile(place)
-    (place / "job").write_text(JOB.format(pace=PACE, tests=" ".join(tests)))
+    halves = {"tests": " ".join(tests), "beside": " ".join(beside)}
+    (place / "job").write_text(JOB.format(pace=PACE, used=USED, **halves))
     (place / "etc/systemd/system/job.service").write_text(UNIT)
     (wants / "job.service").symlink_to("../job.service")
 

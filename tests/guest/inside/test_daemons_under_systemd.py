@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The units of a TorVM and of VPNs, with those of the daemons that they start."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from agent.berth import DAEMONS, END
 from controller import namespaces
 from tests.e2e.machine import ANSWER
+from tests.guest.guest import USED
 from tests.guest.inside.unit_room import (
     CLIENT,
     CLIENT_KEYS,
@@ -134,13 +136,18 @@ def _tun() -> None:
 
 @pytest.fixture
 def _no_module() -> Iterator[None]:
-    """Have a kernel without WireGuard, here and outside (modprobe.d(5))."""
+    """Have a kernel without WireGuard, here and outside (modprobe.d(5)).
+
+    The other half of the tests has it as long as it runs.
+    """
     refusal = Path("/etc/modprobe.d/no-wireguard.conf")
-    refusal.write_text("install wireguard /bin/false\n")
-    tool("modprobe -r wireguard")
-    yield
-    refusal.unlink()
-    tool("modprobe wireguard")
+    with Path(USED).open() as used:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        refusal.write_text("install wireguard /bin/false\n")
+        tool("modprobe -r wireguard")
+        yield
+        refusal.unlink()
+        tool("modprobe wireguard")
 
 
 @pytest.fixture
