@@ -198,6 +198,7 @@ def transit(at: Scene) -> list[bytes]:
 
 
 @_once
+@_once
 def impersonation(at: Scene) -> list[bytes]:
     """From the LAN in the NetVM's own name, to itself, its client and beyond (R16).
 
