@@ -19,7 +19,9 @@ PROGRAMS = {
     "launcher": "agent.launcher",
     "netvm": "netvm",
     "torvm": "torvm",
+    "transport": "torvm.transport_exec",
     "vpn": "vpn",
+    "wireguard": "vpn.wireguard_exec",
 }
 
 

@@ -30,7 +30,7 @@ PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.SNOWFLAKE: ("/usr/bin/snowflake-client",),
 }
 PYTHON = "/usr/bin/python3"
-WRAPPER = str(Path(__file__).with_name("transport_exec.py"))
+FILTERED = (PYTHON, "-I", str(Path(__file__).parents[1]), "transport")
 LIMIT = 1 << 16  # bytes that it may say
 PAUSE = 2.0  # seconds between two starts
 START = 60.0  # seconds until it must have said all that it speaks
@@ -153,7 +153,7 @@ class Transports:
         # What it says on its standard output is for us, not for the log; what it
         # reads is the connection of the berth, which ends with us (agent.launcher).
         argv = ["/bin/sh", "-c", 'exec "$0" "$@" >&3 3>&- <&4 4>&-']
-        argv += [PYTHON, "-I", WRAPPER, found[0]]
+        argv += [*FILTERED, found[0]]
         try:
             with suppress(ConnectionError):
                 self._berth.start(argv, [theirs], told)

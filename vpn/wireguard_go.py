@@ -34,7 +34,7 @@ LAST_WITH_HEADER = 20230223
 VERSION = re.compile(rb"0\.0\.(20[0-9]{6})")
 PYTHON = "/usr/bin/python3"
 SILENCE = 30.0  # seconds that an answer may take
-WRAPPER = str(Path(__file__).with_name("wireguard_exec.py"))
+FILTERED = (PYTHON, "-I", str(Path(__file__).parents[1]), "wireguard")
 
 
 class WireguardGo:
@@ -115,7 +115,7 @@ class WireguardGo:
             path.unlink()
             try:
                 self._berth.start(
-                    [PYTHON, "-I", WRAPPER, str(PROGRAM), "-f", self._name],
+                    [*FILTERED, str(PROGRAM), "-f", self._name],
                     (self._tun.file, listening.fileno()),
                     {"WG_TUN_FD": "3", "WG_UAPI_FD": "4", "LOG_LEVEL": "error"},
                 )
