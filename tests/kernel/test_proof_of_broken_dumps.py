@@ -7,6 +7,7 @@ or cut short, or with a message gone or told twice.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from random import Random
 
 import pytest
@@ -26,12 +27,12 @@ from proof.snapshot import Snapshot, Sources
 from proof.verify import Prover
 from proof.walk import Walker
 from proof.world import World
-from tests.kernel.proof_lab import APART, Lab, domain, lists
+from tests.kernel.proof_lab import APART, OWN, Lab, domain, lists
 from tests.kernel.test_proof_mutations import PEERS, battery
 
 pytestmark = pytest.mark.kernel
 
-ROUNDS = 300
+ROUNDS, ENOUGH = 300, 3  # rounds at least, and what must have been another world
 
 
 @dataclass(slots=True)
@@ -81,8 +82,14 @@ def broken(dice: Random, tape: Tape) -> Tape:
 
 
 def fares(world: World, version: int) -> list[list[bool]]:
+    """Return what goes on, of all that is not for the domain itself.
+
+    Without the rule for table local that would go on too, where a list accepts it, and
+    no claim is against that.
+    """
     walker = Walker(world)
-    ways = (walker.from_door("fw", *each) for each in battery(version))
+    elsewhere = (x for x in battery(version) if x[1].destination not in OWN["eth0"])
+    ways = (walker.from_door("fw", *each) for each in elsewhere)
     return [[hop.verdict == "sent" for hop in way] for way in ways]
 
 
@@ -95,7 +102,9 @@ def test_no_answer_of_the_kernel_is_taken_for_a_proof_it_is_not(lab: Lab) -> Non
         before = {v: fares(usual, v) for v in (4, 6)}
         assert proved(usual, 4)
         assert proved(usual, 6)
-        for number in range(ROUNDS):
+        for number in count():
+            if number >= ROUNDS and seen["other"] >= ENOUGH:
+                break
             version = 4 if number % 2 else 6
             which = dice.randrange(2)
             heard = [*tapes]
@@ -114,7 +123,7 @@ def test_no_answer_of_the_kernel_is_taken_for_a_proof_it_is_not(lab: Lab) -> Non
                     world, version
                 )  # whatever it comes to, it does come to something
     assert seen["unread"] >= 10
-    assert seen["found"] == seen["other"] >= 3
+    assert seen["found"] == seen["other"]
 
 
 def with_net(lab: Lab, net: Snapshot) -> World:
