@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.berth import CARRIERS, END, Berth, uid_of
+from tests.lab.enterable import enterable
 
 pytestmark = pytest.mark.kernel
 
@@ -34,9 +35,7 @@ TELL = (
 def directory(tmp_path: Path) -> Path:
     made = tmp_path / "berth"
     made.mkdir()
-    for each in (made, *made.parents):
-        if each.is_relative_to(tmp_path.parents[1]):
-            each.chmod(0o755)
+    enterable(made)
     meeting = tmp_path / "daemon" / "tor"
     meeting.mkdir(parents=True)
     os.chown(meeting, DAEMON, AGENT)

@@ -28,6 +28,7 @@ from controller.qubesdb_store import Store
 from controller.view import View
 from tests.bench.scene import Scene, address, contents, keys_of_list, lay, scene
 from tests.bench.traffic import SINK, behind, client
+from tests.lab.enterable import enterable
 
 pytestmark = pytest.mark.kernel
 
@@ -168,8 +169,7 @@ class Talk:
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     directory = tmp_path / "qubes"
     directory.mkdir(mode=0o755)
-    for parent in (directory, *directory.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o011)
+    enterable(directory)
     with ExitStack() as stack:
         made = Gateway(stack.enter_context(scene(tmp_path / "run")), directory)
         made.serve()

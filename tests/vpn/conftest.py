@@ -10,6 +10,7 @@ import pytest
 
 from agent.berth import CARRIERS, Berth
 from controller import namespaces
+from tests.lab.enterable import enterable
 from tests.lab.wireguard import Server, server
 from tests.vpn.wireguard_room import DAEMON, HERE, PROVIDER
 from vpn.wireguard_go import WireguardGo
@@ -65,9 +66,7 @@ def directory(tmp_path: Path) -> Path:
     for name in ("berth", "meeting", "meeting/wireguard"):
         (tmp_path / name).mkdir()
     os.chown(tmp_path / "meeting/wireguard", DAEMON, 0)
-    for each in (tmp_path / "berth", *(tmp_path / "berth").parents):
-        if each.is_relative_to(tmp_path.parents[1]):
-            each.chmod(0o755)
+    enterable(tmp_path / "berth")
     return tmp_path
 
 
