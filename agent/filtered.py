@@ -7,10 +7,13 @@ as ever.  It goes through execve(2) and stays for the life of the process.
 
 import ctypes
 import os
-import platform
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+RAVELIN = ("/usr/bin/python3", "-I", str(Path(__file__).parents[1]))
+"""The words before the name of one of Ravelin's programs (``__main__.py``)."""
 
 # linux/prctl.h, linux/seccomp.h
 _NO_NEW_PRIVS, _SECCOMP, _FILTER = 38, 22, 2
@@ -91,7 +94,7 @@ def become(argv: Sequence[str], filters: Mapping[str, bytes]) -> int:
     ``filters`` are by the machine's name (uname -m).
     """
     try:
-        install(filters, platform.machine())
+        install(filters, os.uname().machine)
         os.execv(argv[0], list(argv))  # noqa: S606 - no shell is the point
     except OSError as error:
         sys.stderr.write(f"{error}\n")

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
+from controller.readable import readable
+
 
 def hear(argv: Sequence[str], *, within: float, longest: int) -> tuple[int, bytes]:
     """Return the exit status of a program, and the bytes that it has printed.
@@ -43,7 +45,7 @@ def _pieces(program: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes
     if program.stdout is None:
         raise ValueError("expected a program with a pipe")
     pipe = program.stdout.fileno()
-    while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    while readable(pipe, deadline - time.monotonic()):
         data = os.read(pipe, select.PIPE_BUF)
         if not data:
             return

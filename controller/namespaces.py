@@ -7,7 +7,6 @@ clear it away after a crash.  Everything here needs CAP_SYS_ADMIN.
 """
 
 import os
-import select
 import signal
 import subprocess
 import time
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from controller.readable import readable
 from controller.syscalls import CLONE_NEWNET, MS_BIND, mount, setns, unmount, unshare
 
 MINE = "/proc/thread-self/ns/net"
@@ -120,9 +120,7 @@ def _kill(pid: int, here: os.stat_result, stack: ExitStack, deadline: float) -> 
     if _is_in(pid, here):
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-        poll = select.poll()  # select(2) knows no descriptor above 1023
-        poll.register(handle, select.POLLIN)
-        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        readable(handle, deadline - time.monotonic())
 
 
 def _is_in(pid: int, here: os.stat_result) -> bool:

@@ -7,7 +7,6 @@ and says by `Supervisor.next_deadline` when it wants `Supervisor.tick`.
 """
 
 import math
-import select
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from enum import Enum
 from selectors import EVENT_READ, BaseSelector
 
 from controller.ports import Process
+from controller.readable import readable
 
 FIRST_DELAY = 0.2  # seconds
 LONGEST_DELAY = 10.0
@@ -165,7 +165,7 @@ class _Agent:
             return
         for number in STOPS:
             self._process.kill(number)
-            if _ends(self._process, STOP_LIMIT):
+            if readable(self._process.pidfd, STOP_LIMIT):
                 break
         self._let_go(self._process)
 
@@ -210,10 +210,3 @@ class _Agent:
         if process.notify is not None:
             self._selector.unregister(process.notify)
         return process.finish()
-
-
-def _ends(process: Process, within: float) -> bool:
-    """Wait for the end of a process; say whether it came."""
-    poll = select.poll()  # select(2) knows no descriptor above 1023
-    poll.register(process.pidfd, select.POLLIN)
-    return bool(poll.poll(within * 1000))

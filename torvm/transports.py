@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from agent import filtered
 from agent.berth import Berth
 from torvm.answering import Answering
 from torvm.pluggable import Program
@@ -29,8 +30,7 @@ PATHS: Mapping[Program, tuple[str, ...]] = {
     Program.OBFS4PROXY: ("/usr/bin/lyrebird", "/usr/bin/obfs4proxy"),
     Program.SNOWFLAKE: ("/usr/bin/snowflake-client",),
 }
-PYTHON = "/usr/bin/python3"
-FILTERED = (PYTHON, "-I", str(Path(__file__).parents[1]), "transport")
+FILTERED = (*filtered.RAVELIN, "transport")
 LIMIT = 1 << 16  # bytes that it may say
 PAUSE = 2.0  # seconds between two starts
 START = 60.0  # seconds until it must have said all that it speaks

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from agent import filtered
 from agent.berth import BERTHS, Berth
 from rules.facts import Uid
 from vpn import tun, unreachable
@@ -32,9 +33,8 @@ log = logging.getLogger(__name__)
 PROGRAM = Path("/usr/bin/wireguard-go")
 LAST_WITH_HEADER = 20230223
 VERSION = re.compile(rb"0\.0\.(20[0-9]{6})")
-PYTHON = "/usr/bin/python3"
 SILENCE = 30.0  # seconds that an answer may take
-FILTERED = (PYTHON, "-I", str(Path(__file__).parents[1]), "wireguard")
+FILTERED = (*filtered.RAVELIN, "wireguard")
 
 
 class WireguardGo:

@@ -7,7 +7,6 @@ else does.
 """
 
 import os
-import select
 import signal
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -18,6 +17,7 @@ from controller import namespaces
 from controller.lab import wires
 from controller.lab.addresses import RESOLVERS, Address, remote
 from controller.lab.hosts import INTERFACE, Hosts, forward, run
+from controller.readable import readable
 
 INSIDE = "inside.example.com"  # a name that only the provider's resolvers know
 SERVER, CLIENT, RESOLVER = 1, 2, 53  # the last numbers of addresses in a tunnel
@@ -113,7 +113,7 @@ class Exit:
             ended = os.pidfd_open(pid)
             try:
                 signal.pidfd_send_signal(ended, signal.SIGKILL)
-                select.select([ended], [], [], PATIENCE)
+                readable(ended, PATIENCE)
             finally:
                 os.close(ended)
 

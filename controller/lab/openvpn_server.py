@@ -2,7 +2,6 @@
 """A provider's OpenVPN servers, each of another kind (openvpn(8))."""
 
 import os
-import select
 import time
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from controller.lab.certificates import Authority
 from controller.lab.exits import INSIDE, SERVER, Exit
 from controller.lab.hosts import Hosts, run
 from controller.ports import PlatformError
+from controller.readable import readable
 
 PROGRAM = "openvpn"
 READY = b"Initialization Sequence Completed"
@@ -177,10 +177,8 @@ def _hear(saying: int, wanted: bytes) -> None:
     """Read until a program says something; `PlatformError` if it does not."""
     heard, deadline = b"", time.monotonic() + PATIENCE
     while wanted not in heard:
-        left = max(0.0, deadline - time.monotonic())
-        came = (
-            os.read(saying, 4096) if select.select([saying], [], [], left)[0] else b""
-        )
+        left = deadline - time.monotonic()
+        came = os.read(saying, 4096) if readable(saying, left) else b""
         if not came:
             last = heard.decode("ascii", "replace").strip().rpartition("\n")[2]
             raise PlatformError(f'uplink = "lab": {PROGRAM}: {last}')

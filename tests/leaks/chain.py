@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Self
@@ -171,34 +172,26 @@ class Chain:
 
     def scene(self, client: str, other: str) -> Scene:
         """Return where a client's attack on sys-firewall takes place."""
-        (ip, ip6), (other4, other6) = self.ip(client), self.ip(other)
-        (gate, gate6), (up, up6) = self.ip("sys-firewall"), self.ip("sys-net")
-        return Scene(
-            client=str(ip),
-            client6=str(ip6),
-            gateway=str(gate),
-            gateway6=str(gate6),
-            server="198.51.100.80",
-            server6="2001:db8:80::80",
-            other=str(other4),
-            other6=str(other6),
-            uplink=str(up),
-            uplink6=str(up6),
-        )
+        up, up6 = map(str, self.ip("sys-net"))
+        at = self._behind("sys-firewall", client, other)
+        return replace(at, uplink=up, uplink6=up6)
 
     def lan(self, other: str) -> Scene:
         """Return where a neighbour's attack on sys-net takes place."""
-        (ip, ip6), (gate, gate6) = self.ip("sys-firewall"), self.ip("sys-net")
-        other4, other6 = self.ip(other)
+        return self._behind("sys-net", "sys-firewall", other)
+
+    def _behind(self, gateway: str, client: str, other: str) -> Scene:
+        ends = (self.ip(domain) for domain in (client, gateway, other))
+        (ip, ip6), (gate, gate6), (ip_2, ip6_2) = (map(str, both) for both in ends)
         return Scene(
-            client=str(ip),
-            client6=str(ip6),
-            gateway=str(gate),
-            gateway6=str(gate6),
+            client=ip,
+            client6=ip6,
+            gateway=gate,
+            gateway6=gate6,
             server="198.51.100.80",
             server6="2001:db8:80::80",
-            other=str(other4),
-            other6=str(other6),
+            other=ip_2,
+            other6=ip6_2,
         )
 
     def close(self) -> None:

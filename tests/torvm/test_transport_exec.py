@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from torvm.transports import FILTERED, PYTHON
+from torvm.transports import FILTERED
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 # Binds the port of somebody else, of whom it asks for nothing, and says how that went.
@@ -31,7 +31,7 @@ CALL = """
 import ctypes
 print(ctypes.CDLL(None, use_errno=True).syscall({}, 0, 0), ctypes.get_errno())
 """
-PLAIN = (PYTHON, "-I", "-c")
+PLAIN = ("/usr/bin/python3", "-I", "-c")
 
 
 def shares(words: Sequence[str], option: str) -> str:

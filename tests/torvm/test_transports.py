@@ -199,16 +199,6 @@ def test_nothing_is_started_before_it_is_told_of_a_proxy(
     assert berth.processes == []
 
 
-def test_one_that_an_earlier_agent_left_is_ended(tmp_path: Path) -> None:
-    """One that hangs does not notice that its agent is gone (`agent.berth`)."""
-    berth = FakeBerth()
-    transports = Transports(Program.OBFS4PROXY, OBFS4, berth, str(tmp_path))
-    assert berth.ended == 0
-    transports.begin(None)
-
-    assert berth.ended == 1
-
-
 def test_when_it_ends_it_speaks_nowhere_and_is_started_again(
     berth: Launching, tmp_path: Path
 ) -> None:
