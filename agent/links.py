@@ -17,7 +17,7 @@ from agent import sysctl, ways
 from agent.hardening import Role
 from agent.netlink import ROUTE, Message, Netlink, Request, attribute, attributes
 from agent.plan import ROUTER
-from agent.ports import CLIENT_GROUP, UPLINK_GROUP, Link, NetlinkError
+from agent.ports import Link, NetlinkError
 from agent.routes import Routes, table_of
 from agent.rtnetlink import (
     DEL_LINK,
@@ -32,7 +32,7 @@ from agent.rtnetlink import (
     replace_route,
     set_link,
 )
-from rules.facts import Client, Tunnel, Uplink
+from rules.facts import CLIENT_GROUP, UPLINK_GROUP, Client, Tunnel, Uplink
 from rules.model import Address, Family, family
 from rules.routing import ANY, MAIN, Route, Routing
 

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from agent.ports import CLIENT_GROUP, Firewall, Links, NetlinkError
+from agent.ports import Firewall, Links, NetlinkError
 from rules.carriers import carrier_guard
-from rules.facts import Client, Facts, Tunnel, Uplink
+from rules.facts import CLIENT_GROUP, Client, Facts, Tunnel, Uplink
 from rules.flows import Allowed
 from rules.guard import uplink_guard
 from rules.model import Address

@@ -14,10 +14,6 @@ from rules.objects import Key, Object
 from rules.routing import Routing
 from rules.transaction import Edit
 
-# Interface groups are a public interface of Qubes (vif-route-qubes, setup-ip).
-UPLINK_GROUP = 1
-CLIENT_GROUP = 2
-
 
 class FirewallError(RuntimeError):
     """nftables refused a transaction; the kernel is as it was before."""

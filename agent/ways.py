@@ -7,7 +7,6 @@ from errno import ENODEV
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from agent.netlink import Request
-from agent.ports import UPLINK_GROUP
 from agent.rtnetlink import (
     add_address,
     delete_address,
@@ -15,7 +14,7 @@ from agent.rtnetlink import (
     replace_route,
     set_link,
 )
-from rules.facts import Tunnel, Uplink
+from rules.facts import UPLINK_GROUP, Tunnel, Uplink
 from rules.model import Address, family
 from rules.routing import ANY, MAIN, Route
 

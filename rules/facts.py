@@ -14,6 +14,11 @@ from rules.model import Address, AddressRange
 
 UNSPECIFIED = IPv6Address(0)
 
+# Interface groups are a public interface of Qubes (vif-route-qubes, setup-ip).
+UPLINK_GROUP = 1
+CLIENT_GROUP = 2
+"""Of vifs, once they are configured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Client:

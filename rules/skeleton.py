@@ -16,7 +16,7 @@ a look into a set of all clients costs most.
 from dataclasses import dataclass
 from textwrap import dedent
 
-from rules.flows import ADDRESSES, BY_RULES, OWN_NAMES, OWN_TRAFFIC, PING
+from rules.flows import ADDRESSES, OWN_NAMES, OWN_TRAFFIC, PING
 from rules.objects import IP, IP6
 
 INDEXES = "type iface_index;"
@@ -149,9 +149,9 @@ def _tables(w: Words) -> str:
         add set {t} behind {{ {w.behind} }}
         add map {t} dns {{ {w.dns} }}
         add set {t} resolvers {{ {w.addresses} }}
-        add set {t} internal {{ {w.addresses} }}
         add chain {t} custom-input
         add chain {t} custom-forward
+        add chain {t} outward
         add chain {t} replies
         add chain {t} refuse
         add chain {t} own-traffic
@@ -172,8 +172,7 @@ def _forward(w: Words) -> str:
         add rule {t} refuse counter reject with {w.icmp} type admin-prohibited
         add rule {t} forward jump custom-forward
         add rule {t} forward ct direction reply goto replies
-        add rule {t} forward ct direction original oif @up {ip} daddr != @internal \
-iif . {ip} saddr vmap @clients comment "{BY_RULES.name}"
+        add rule {t} forward ct direction original oif @up jump outward
         add rule {t} forward iif . {ip} saddr @sources goto refuse
         add rule {t} replies ct state established \
 iif @up oif . {ip} daddr @behind accept comment "replies to clients"

@@ -32,13 +32,13 @@ from agent.machine import plain
 from agent.names import Names
 from agent.network import Network
 from agent.personality import Dns, Personality
-from agent.ports import CLIENT_GROUP, UPLINK_GROUP, FirewallError, Link, LiveFlow
+from agent.ports import FirewallError, Link, LiveFlow
 from agent.qubesdb import Disconnected, QubesDb
 from agent.signals import Signals
 from agent.systemd import Notifier
 from controller.qubesdb_store import Store
 from firewallvm.states import FIREWALLVM
-from rules.facts import Client, Facts, Tunnel, Uplink
+from rules.facts import CLIENT_GROUP, UPLINK_GROUP, Client, Facts, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Chain, Key, Map, Object, Set
 from rules.routing import Routing

@@ -8,8 +8,16 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from agent.network import Network
-from agent.ports import CLIENT_GROUP, UPLINK_GROUP, FirewallError, NetlinkError
-from rules.facts import Client, Facts, Gateway, Tunnel, Uplink
+from agent.ports import FirewallError, NetlinkError
+from rules.facts import (
+    CLIENT_GROUP,
+    UPLINK_GROUP,
+    Client,
+    Facts,
+    Gateway,
+    Tunnel,
+    Uplink,
+)
 from rules.flows import BY_RULES, PING
 from rules.routing import routing
 from tests.agent.fakes import FakeFirewall, FakeLinks

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from math import exp, log, sqrt
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, pstdev, quantiles
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -53,6 +54,18 @@ def at_least(  # noqa: PLR0917
     """Return a figure that should not be smaller."""
     goal = f"≥ {limit:g} {unit}"
     return Figure(part, what, value, unit, goal, value >= limit, note)
+
+
+def mean_ratio(pairs: Iterable[tuple[float, ...]]) -> tuple[float, float, float]:
+    """Return the geometric mean of the ratios of pairs, and where it is; percent.
+
+    That is with a confidence of 95 %, by the spread that these pairs have.
+    """
+    logs = [log(one / other) for one, other in pairs]
+    error = 1.96 * pstdev(logs) / sqrt(max(1, len(logs) - 1))
+    middle = fmean(logs)
+    least, most = exp(middle - error), exp(middle + error)
+    return 100 * exp(middle), 100 * least, 100 * most
 
 
 def spread(values: Iterable[float]) -> str:

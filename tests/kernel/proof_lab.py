@@ -209,7 +209,8 @@ def lab() -> Iterator[Lab]:
         for setting, value in SETTINGS.items():
             Path("/proc/sys/net", setting).write_text(value)
         found = Lab(devices, nftables.Nftables())
-        ip("link set lo up", *(f"link set {name} up" for name in devices))
+        ip("link set lo up", *(f"link set {name} group 2 up" for name in VIFS))
+        ip(*(f"link set {name} group 1 up" for name in UPLINKS))
         for name, (v4, v6) in OWN.items():
             ip(f"address add {v4}/32 dev {name}")
             ip(f"address add {v6}/128 dev {name} nodad", version=6)

@@ -166,7 +166,7 @@ def whole(index: dict[str, int]) -> Ruleset:
 
 def thinned(dice: Random, objects: Ruleset) -> Ruleset:
     """Empty some sets and maps of the tables of clients."""
-    names = ["up", "clients", "sources", "behind", "dns", "internal"]
+    names = ["up", "clients", "sources", "behind", "dns"]
     gone = {name for name in names if dice.random() < 0.12}
     return {
         key: emptied(content) if key.name in gone else content
