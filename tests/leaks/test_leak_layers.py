@@ -180,6 +180,27 @@ def test_a_route_in_main_bends_no_clients_packet(orphan: Chain, bare: bool) -> N
     assert there == {NEIGHBOUR if bare else ROUTER}
 
 
+def test_a_vif_in_no_group_is_confined_by_its_name(orphan: Chain) -> None:
+    """R8: as one is that nobody configured yet.  The control is the same in its group.
+
+    The guard counts as much from it, and nothing that it sends goes on.
+    """
+    scene = orphan.scene("open", "shut")
+    route = orphan.run("sys-firewall", "ip", "route", "get", scene.client)
+    vif = route.split("dev ")[1].split()[0]
+    found = {}
+    for group in ("2", "0", "2"):
+        orphan.run("sys-firewall", "ip", "link", "set", vif, "group", group)
+        before = orphan.counted("sys-firewall")["spoof"]
+        with Wires(orphan) as wires:
+            attacks.send(orphan.net("open"), "eth0", frames(scene))
+        counted = orphan.counted("sys-firewall")["spoof"] - before
+        found[group] = counted, bool(wires.marked)
+    assert found["0"] == (found["2"][0], False)
+    assert found["2"][0] > 0
+    assert found["2"][1]
+
+
 @pytest.mark.parametrize("gone", [(), *((layer,) for layer in Layer)], ids=name)
 def test_a_neighbour_is_not_taken_for_the_netvm(
     orphan: Chain, gone: tuple[Layer, ...]
