@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.machine import HOME, Machine, machine
+from tests.e2e.vpn_room import VpnRoom
 
 
 @pytest.fixture
@@ -30,3 +31,18 @@ def home(_running: Machine) -> Iterator[Machine]:
     _running.internet.set_names({})
     yield _running
     _running.hang_up()
+
+
+@pytest.fixture(scope="module")
+def _room(request: pytest.FixtureRequest) -> Iterator[VpnRoom]:
+    """The room of the kind that a module names."""
+    with request.param() as made:
+        yield made
+        made.machine.does("down")
+
+
+@pytest.fixture
+def made(_room: VpnRoom) -> VpnRoom:
+    """A NetVM alone and a provider; of a test before there is no VPN and no client."""
+    _room.clear()
+    return _room

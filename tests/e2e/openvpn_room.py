@@ -48,6 +48,7 @@ class Room(VpnRoom):
 
     CONFIG, DAEMON = "provider.ovpn", b"/usr/sbin/openvpn"
     INSIDE = ("10.8.0.", "10.9.0.")
+    AT = f"{{}} {PORT} udp"
     pki: Pki
     provider: Server
 
@@ -91,6 +92,6 @@ def room(policy: str = POLICY, proto: str = "udp") -> Iterator[Room]:
         provider.start()
         try:
             with resolver(net, SECRET_NAME, SECRET):
-                yield Room(made, pki, provider)
+                yield Room(made, policy, pki, provider)
         finally:
             provider.kill()

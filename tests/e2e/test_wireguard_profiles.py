@@ -4,35 +4,17 @@
 Each test has a VPN and clients of its own, which stay blocked while anything is wrong.
 """
 
-from collections.abc import Iterator
-from ipaddress import IPv4Address
-
 import pytest
 
-from tests.e2e.machine import RESOLVER4, WEB4, until
+from tests.e2e.machine import until
 from tests.e2e.vpn_room import PATIENCE, PROVIDER, SECRET_NAME
-from tests.e2e.wireguard_room import IN_TUNNEL, POLICY, Room, room
+from tests.e2e.wireguard_room import IN_TUNNEL, Room, room
 from tests.lab.wireguard import Keys, base64
 
-pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def _room() -> Iterator[Room]:
-    with room() as made:
-        yield made
-        made.machine.does("down")
-
-
-@pytest.fixture
-def made(_room: Room) -> Room:
-    """A NetVM alone and a provider; of a test before there is no VPN and no client."""
-    _room.clear(POLICY)
-    return _room
-
-
-def closed(made: Room) -> bool:
-    return not made.machine.reaches("work", WEB4)
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.parametrize("_room", [room], indirect=True, ids=["wireguard"]),
+]
 
 
 def test_a_bad_profile_is_named_by_its_line(made: Room) -> None:
@@ -45,7 +27,7 @@ def test_a_bad_profile_is_named_by_its_line(made: Room) -> None:
         " delete the line"
     )
     assert made.vpn()["state"] == "error"
-    assert closed(made)
+    assert made.closed()
 
     made.give_good()
     made.machine.up()
@@ -59,7 +41,7 @@ def test_a_wrong_key_and_an_unreachable_server_are_told_apart(made: Room) -> Non
 
     silent = "no handshake: not reachable, or a key is wrong on one side"
     made.says(f"{PROVIDER}:51820: {silent}")
-    assert closed(made)
+    assert made.closed()
 
     unreachable = "no handshake: the network says that it cannot be reached"
     made.give_good("192.0.2.200")  # where no host is
@@ -81,37 +63,7 @@ def says(made: Room, problem: str) -> None:
     made.machine.up()
     made.says(problem)
     assert made.vpn()["state"] == "connecting"
-    assert closed(made)
-
-
-def test_a_name_is_asked_over_the_uplink_only_while_it_must_be(made: Room) -> None:
-    questions = made.machine.internet.questions
-    before = len(questions.read_text())
-    made.machine.internet.set_names({"vpn.example.com": (IPv4Address(PROVIDER),)})
-    made.give_good("vpn.example.com")
-    made.machine.up()
-    until(made.flows, PATIENCE)
-
-    assert "vpn.example.com from 192.0.2." in questions.read_text()[before:]
-    rules = made.machine.tool("sys-vpn", "nft", "list", "ruleset")
-    assert f"{RESOLVER4} . udp" not in rules
-
-
-def test_a_false_or_missing_answer_is_named_and_not_believed(made: Room) -> None:
-    """TunnelCrack: an answer in the local network would open a way to it."""
-    made.machine.internet.set_names({"vpn.example.com": (IPv4Address("10.200.0.10"),)})
-    made.give_good("vpn.example.com")
-    made.machine.up()
-
-    made.says(
-        "vpn.example.com: 10.200.0.10 is private,"
-        " which an answer from outside cannot be"
-    )
-    assert closed(made)
-
-    made.give_good("nowhere.example.com")
-    made.machine.up()
-    until(lambda: str(made.vpn()["problem"]).startswith("nowhere."), PATIENCE)
+    assert made.closed()
 
 
 def test_another_server_of_the_profile_is_tried(made: Room) -> None:

@@ -63,9 +63,13 @@ firewall = ["accept specialtarget=dns", "accept proto=tcp dstports=443"]
 
 @dataclass
 class VpnRoom:
-    """The machine; a kind has a provider, a profile's file and a daemon."""
+    """The machine; a kind has a provider, a profile's file and a daemon.
+
+    ``AT`` is how its ``give_good`` is told of a host.
+    """
 
     machine: Machine
+    policy: str  # that the room is for
     # A SYN that is lost is sent again after a second: a new connection is quicker,
     # but for a machine that is too busy to answer as soon.
     _patience: Iterator[float] = field(
@@ -74,6 +78,7 @@ class VpnRoom:
     CONFIG: ClassVar[str]
     DAEMON: ClassVar[bytes]
     INSIDE: ClassVar[tuple[str, ...]]  # how addresses begin that the provider gives
+    AT: ClassVar[str]
 
     def give(self, text: str, name: str = "") -> None:
         """Put a file beside the policy, as a user would; mostly the profile."""
@@ -81,11 +86,11 @@ class VpnRoom:
         file.touch(mode=0o600)
         file.write_text(text)
 
-    def clear(self, policy: str) -> None:
-        """Take away all but the NetVM; the policy is the one given, and not up yet."""
+    def clear(self) -> None:
+        """Take away all but the NetVM; the policy is the room's, and not up yet."""
         self.machine.policy.write_text(OUTSIDE)
         self.machine.up()
-        self.machine.policy.write_text(policy)
+        self.machine.policy.write_text(self.policy)
         self.machine.internet.set_names({})
 
     def vpn(self) -> dict[str, object]:
@@ -110,6 +115,10 @@ class VpnRoom:
         """Return whom a web server takes a domain for, nothing if not reached."""
         words = self.machine.curl_plain(domain, url).out.split()
         return words[1] if words else ""
+
+    def closed(self) -> bool:
+        """Say whether a client does not get out at all."""
+        return not self.machine.reaches("work", WEB4)
 
     def flows(self) -> bool:
         """Say whether a client gets out, and by the tunnel."""

@@ -37,6 +37,7 @@ class Room(VpnRoom):
 
     CONFIG, DAEMON = "provider.conf", b"/usr/bin/wireguard-go"
     INSIDE = (IN_TUNNEL,)
+    AT = "{}"
     provider: Server
     client: Keys = field(default_factory=Keys)
 
@@ -90,7 +91,7 @@ def room(policy: str = POLICY) -> Iterator[Room]:
             words = ("--no-resolv", "--no-hosts", "--user=root", "--pid-file=")
             listen = ("--bind-interfaces", f"--listen-address={RESOLVER}", names)
             with running(*dnsmasq, *words, *listen, net=made.internet.net):
-                found = Room(made, provider)
+                found = Room(made, policy, provider)
                 provider.accept(found.client.public, f"{IN_TUNNEL}/32")
                 yield found
 

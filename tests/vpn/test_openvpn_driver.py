@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import pairwise
@@ -428,6 +429,20 @@ def test_without_an_uplink_it_waits_and_goes_on_when_there_is_one(
     assert place.trail == ["connecting", "up", "down", "connecting", "up"]
 
 
+@contextmanager
+def replaced(place: Room) -> Iterator[None]:
+    """Have the daemon stand still, and another one bring the tunnel up in the end."""
+    (pid,) = place.daemons()
+    with stilled(pid):
+        yield
+        place.until_state("up")
+    assert pid not in place.daemons()
+
+
+def hangs(place: Room) -> bool:
+    return "not do as it is told" in place.driver.trouble()
+
+
 def test_a_daemon_that_stands_still_when_the_uplink_goes_is_named_and_ended(
     pki: Pki, place: Room, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,15 +450,12 @@ def test_a_daemon_that_stands_still_when_the_uplink_goes_is_named_and_ended(
     monkeypatch.setattr(openvpn_driver, "GRACE", 1.0)
     with running(server):
         up(place, pki)
-        (pid,) = place.daemons()
-        with stilled(pid):
+        with replaced(place):
             for uplinks in ((), FACTS.uplinks):
                 place.base = replace(FACTS, uplinks=uplinks)
                 place.apply()
-            place.until(lambda: "not do as it is told" in place.driver.trouble())
-            place.until_state("up")
+            place.until(lambda: hangs(place))
 
-        assert pid not in place.daemons()
         assert place.driver.trouble() == ""
 
 
@@ -456,13 +468,9 @@ def test_a_daemon_that_stands_still_while_it_is_up_is_named_and_ended(
         up(place, pki)
         place.go_on(4)
         assert place.course.state == "up"
-        (pid,) = place.daemons()
-        with stilled(pid):
+        with replaced(place):
             place.until_state("lost")
-            place.until(lambda: "not do as it is told" in place.driver.trouble())
-            place.until_state("up")
-
-        assert pid not in place.daemons()
+            place.until(lambda: hangs(place))
 
 
 def test_a_daemon_that_stands_still_and_lost_its_device_is_ended(
@@ -472,13 +480,10 @@ def test_a_daemon_that_stands_still_and_lost_its_device_is_ended(
     monkeypatch.setattr(openvpn_daemon, "QUIET", 1.0)
     with running(server):
         up(place, pki)
-        (pid,) = place.daemons()
-        with stilled(pid):
+        with replaced(place):
             place.ip(f"ip -n gateway link delete {DEVICE}")
             place.until_state("lost")
-            place.until_state("up")
 
-        assert pid not in place.daemons()
         assert place.reaches(BEYOND)
 
 
