@@ -13,9 +13,11 @@ from controller.confine import rights_of_a_daemon, rights_of_an_agent
 from controller.personality import BUILT_IN
 from controller.platforms.daemons import ENVIRONMENT, STATE
 from controller.supervise import WATCHDOG
+from tests.docs.pages import ROOT, blocks, prose
 from torvm.pluggable import Program
 
-PACKAGING = Path(__file__).parents[2] / "packaging"
+PACKAGING = ROOT / "packaging"
+PAGE = ROOT / "docs/how-to/write-a-personality.md"
 UNITS = sorted((PACKAGING / "systemd").glob("*.service"))
 DAEMON = PACKAGING / "systemd/ravelin-daemon@.service"
 OF_TOR = PACKAGING / "systemd/ravelin-daemon@tor.service.d/stop.conf"
@@ -156,6 +158,21 @@ def test_a_daemon_sees_its_own_place_alone() -> None:
     assert state.partition(":")[2] == str(STATE)
     assert found["Service", "BindReadOnlyPaths"].split()[0] == str(BERTHS)
     assert found["Service", "ReadWritePaths"] == f"{DAEMONS}/%i"
+
+
+def test_the_page_for_personalities_says_what_a_daemon_sees() -> None:
+    """And adds to it by a drop-in with a list that the unit has, so it does add."""
+    text, found = prose(PAGE), directives(DAEMON)
+    lists = [found["Service", name] for name in ("BindPaths", "BindReadOnlyPaths")]
+    inside = [Path(x.rpartition(":")[2]) for each in lists for x in each.split()]
+    places = [p.parent if p.name == "%i" else p for p in inside if "run" in p.parts]
+    (block,) = (each for each in blocks(PAGE) if each.info == "ini")
+    name, _, path = block.body.removeprefix("[Service]\n").partition("=")
+
+    assert [place for place in places if f"`{place}`" not in text] == []
+    assert f"`{found['Service', 'DeviceAllow'].split()[0]}`" in text
+    assert ("Service", name) in found
+    assert path.startswith("/run/")
 
 
 def lines(path: Path) -> list[list[str]]:
