@@ -11,6 +11,7 @@ from proof.claims import (
     Alone,
     Asserted,
     Claim,
+    Expect,
     NothingOld,
     Result,
     Status,
@@ -132,7 +133,7 @@ def _judged(realm: Realm, walker: Walker, claim: Claim, cases: Cases) -> Result:
     if found.possible is not None:
         return found.possible
     assumed = (*ASSUMED, *cases.assumed, *found.assumed)
-    return _proved(replace(empty, notes=assumed), found.witness)
+    return _proved(realm.world, replace(empty, notes=assumed), found.witness)
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ class _Found:
             self.possible = trouble
 
 
-def _proved(empty: Result, witness: Result | None) -> Result:
+def _proved(world: World, empty: Result, witness: Result | None) -> Result:
     if witness is not None:
         return replace(
             witness,
@@ -160,9 +161,16 @@ def _proved(empty: Result, witness: Result | None) -> Result:
             notes=empty.notes,
             generations=empty.generations,
         )
-    if isinstance(empty.claim, Asserted):
-        return replace(empty, notes=("it is about no packet that can be",))
-    return replace(empty, status=Status.PROVED)
+    match empty.claim:
+        case Asserted(client, expect=expect):
+            own = {address.version for address in world.addresses(client)}
+            if expect is Expect.REACH or empty.version in own:
+                return replace(empty, notes=("it is about no packet that can be",))
+            # It holds for what anybody else would send in its place.
+            absent = f"{client} has no IPv{empty.version} address"
+            return replace(empty, status=Status.PROVED, notes=(*empty.notes, absent))
+        case _:
+            return replace(empty, status=Status.PROVED)
 
 
 def _witness(realm: Realm, case: Case) -> Result | None:

@@ -61,6 +61,11 @@ class World:
             name = next((up for up in place.uplinks.values() if up), "")
         return None
 
+    def addresses(self, client: str) -> Iterator[Address]:
+        """Yield those that a client may send from."""
+        for name, vif in self.doors(client):
+            yield from self.places[name].clients[vif].addresses
+
     def doors(self, client: str) -> Iterator[tuple[str, str]]:
         """Yield domain and vif wherever a client is connected."""
         for name, place in self.places.items():

@@ -111,7 +111,7 @@ def test_a_healthy_home_is_proved_with_witnesses_and_generations(home: Machine) 
     assert home.reaches("work", WEB4, HTTPS)
 
 
-@pytest.mark.parametrize("name", ["sys-firewall", "personal"])
+@pytest.mark.parametrize("name", ["sys-firewall", "personal", "untrusted"])
 def test_who_has_no_ipv6_is_proved_too(home: Machine, name: str) -> None:
     text = home.policy.read_text()
     head = f"[domains.{name}]\n"

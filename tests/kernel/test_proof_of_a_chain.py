@@ -246,6 +246,38 @@ def test_what_the_user_asserts_is_answered(chain: Chain) -> None:
     assert not replayed(chain, reached)
 
 
+def test_what_is_asserted_of_who_has_no_ipv6_is_proved_of_all_who_might_send_it(
+    chain: Chain,
+) -> None:
+    """And said to be so; that it reaches somebody is not.
+
+    The kernel lets its IPv6 pass all the same, which is no less refuted.
+    """
+    known = world(chain)
+    place = known.places["sys-firewall"]
+    one = {
+        vif: replace(each, addresses=each.addresses[:1])
+        for vif, each in place.clients.items()
+    }
+    bare = World({**known.places, "sys-firewall": replace(place, clients=one)})
+    claims: list[Claim] = [
+        Asserted("work", (), None, None, "sys-net"),
+        Asserted("work", (ip_network("2001:db8:81::/48"),)),
+        Asserted("work", WEB),
+        Asserted("work", WEB, expect=Expect.REACH),
+    ]
+
+    through, blocked, open_, reached = Prover().prove(bare, claims, (6,))
+
+    assert {r.status for r in (through, blocked)} == {Status.PROVED}
+    for each in (through, blocked):
+        assert (each.packet, each.notes[-1]) == (None, "work has no IPv6 address")
+    assert open_.status is Status.REFUTED
+    assert reached.status is Status.UNKNOWN
+    (as_ever,) = Prover().prove(known, claims[:1], (6,))
+    assert as_ever.packet is not None
+
+
 def test_a_gateway_that_should_carry_but_forwards_is_refuted(chain: Chain) -> None:
     as_tunnel = world(chain, sys_firewall=frozenset({"tun9"}))
     claims = [OnlyThrough("work", "sys-firewall")]
