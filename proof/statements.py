@@ -16,6 +16,9 @@ from proof.outcome import End, Nat, Outcome, Translation
 from proof.rule import RuleRun
 from proof.values import Opaque, Value
 
+WITHIN = "limit"
+"""Why nobody knows whether a packet is within a rate."""
+
 _HARMLESS_OBJECTS = {1, 7, 8}  # counter, timeout, secmark
 _ADDRESS, _PORT = (3, 4), (5, 6)  # NFTA_NAT_REG_…_MIN, …_MAX
 _NAT_FLAGS = 7  # NFTA_NAT_FLAGS
@@ -107,7 +110,7 @@ def objref(this: RuleRun, values: Attributes) -> None:
 
 def limit(this: RuleRun, values: Attributes) -> None:
     """Hold within a rate, or beyond it; which of both, other packets decide."""
-    this.keep(this.too_many() if exceeded(values) else this.doubt("limit"))
+    this.keep(this.too_many() if exceeded(values) else this.doubt(WITHIN))
 
 
 def dynset(this: RuleRun, values: Attributes) -> None:

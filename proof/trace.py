@@ -8,6 +8,7 @@ from proof.bytecode import Place
 from proof.explore import Point, possible_at, value_at
 from proof.machine import TOO_MANY, Machine, Seen
 from proof.outcome import UNTOUCHED, Call, End, Env, Onwards, Outcome
+from proof.statements import WITHIN
 from proof.values import Atom, FieldByte, ImageByte, Opaque, Value
 
 
@@ -16,9 +17,9 @@ class Trace:
     """Follows a packet; a field that it has no number for is not known.
 
     ``outcome`` is how the last chain was left.  Where a doubt decides, the way
-    goes on as if it did not hold, and ``doubts`` has its name, but for a limit that
-    would have to be exceeded.  ``by_policy``: no
-    rule of the base chain decided.
+    goes on as if it did not hold, and ``doubts`` has its name.  A limit is no doubt:
+    a packet that comes alone keeps within it.  ``by_policy``: no rule of the base
+    chain decided.
     """
 
     machine: Machine
@@ -60,7 +61,10 @@ class Trace:
 
     def _step(self, place: Place, index: int, env: Env) -> object:
         machine = self.machine
-        found = possible_at(machine.space, machine.step(place, index, env), self.point)
+        step = machine.step(place, index, env)
+        kept = [n for n, why in machine.doubts.items() if why.endswith(f": {WITHIN}")]
+        within = dict.fromkeys((machine.space.names[n] for n in kept), 1)
+        found = possible_at(machine.space, step, {**self.point, **within})
         for levels in list(found.values())[1:]:
             for level in levels:
                 name = machine.space.names[level]

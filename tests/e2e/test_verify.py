@@ -225,6 +225,19 @@ def test_policy_and_kernels_say_the_same_of_a_healthy_home(
     assert route["kernel_verdict"] == route["verdict"]
 
 
+def test_explain_says_by_which_rule_a_gateway_answers_a_ping(home: Machine) -> None:
+    """That rule has a limit, which one packet does not exceed."""
+    gateway = home.status()["sys-firewall"]
+    for address in (str(gateway["ip"]), str(gateway["ip6"])):
+        done = home.ravelin("--json", "explain", "work", "icmp", address)
+
+        (route,) = json.loads(done.out)["routes"]
+        (hop,) = route["kernels"]
+        assert (done.status, hop["verdict"]) == (0, "delivered")
+        assert hop["rule"].endswith('"ping of this domain"')
+        assert home.reaches("work", address, proto="icmp")
+
+
 def test_status_follows_what_happens_behind_the_back(home: Machine) -> None:
     def state() -> object:
         proof = json.loads(home.ravelin("--json", "status").out)["proof"]

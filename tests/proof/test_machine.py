@@ -16,10 +16,12 @@ from proof.netlink import attribute
 from proof.outcome import End, Nat, Outcome, Translation
 from proof.relabel import where
 from proof.routes import Routing
+from proof.trace import Trace
 from tests.proof.namespaces_apart import apart
 
 NOWHERE = Routing((), (), (), ())
 ENTRY = Place(2, "own", "entry")
+PACED = "update @pace { iif limit rate over 1/second } drop"
 
 
 @pytest.fixture
@@ -124,6 +126,28 @@ def test_a_doubt_is_named_and_keeps_its_guard() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("space")
+@pytest.mark.parametrize(
+    ("rule", "end", "doubts"),
+    [
+        ("limit rate 1/second drop", End.DROP, 0),
+        ("limit rate over 1/second drop", End.ACCEPT, 0),
+        (PACED, End.ACCEPT, 0),
+        ("update @pace { iif limit rate 1/second } drop", End.ACCEPT, 1),
+    ],
+)
+def test_a_packet_that_comes_alone_is_within_a_limit(
+    rule: str, end: End, doubts: int
+) -> None:
+    """But what else packets that came before decide is not known of it."""
+    trace = Trace(loaded(rule), {})
+
+    list(trace.hooked(ENTRY))
+
+    assert (trace.outcome.end, len(trace.doubts)) == (end, doubts)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("space")
 def test_each_visit_to_a_limit_has_a_doubt_of_its_own() -> None:
     machine = loaded("jump next", "jump next", "drop")
     subprocess.run(
@@ -161,9 +185,6 @@ def test_each_visit_to_a_limit_of_another_chain_has_a_doubt_of_its_own() -> None
     machine.hooked(ENTRY)
 
     assert len([n for n in machine.doubts.values() if n.endswith(TOO_MANY)]) == 2
-
-
-PACED = "update @pace { iif limit rate over 1/second } drop"
 
 
 @pytest.mark.kernel
