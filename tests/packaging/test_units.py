@@ -157,7 +157,6 @@ def test_a_daemon_sees_its_own_place_alone() -> None:
     assert own == f"{DAEMONS}/%i"
     assert state.partition(":")[2] == str(STATE)
     assert found["Service", "BindReadOnlyPaths"].split()[0] == str(BERTHS)
-    assert found["Service", "ReadWritePaths"] == f"{DAEMONS}/%i"
 
 
 def test_the_page_for_personalities_says_what_a_daemon_sees() -> None:
