@@ -39,13 +39,16 @@ class Agent:
             self.notify.close()
         code = os.waitstatus_to_exitcode(status)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        return f"{how}: {self._untrusted_last_words()}"
+        untrusted_words = self._untrusted_last_words()
+        return f"{how}: {untrusted_words}" if untrusted_words else how
 
     def _untrusted_last_words(self) -> str:
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS))
             untrusted_lines = log.read().decode("ascii", "replace").split("\n")
-        untrusted_last = next((x for x in reversed(untrusted_lines) if x.strip()), "")
+        # What wireguard-go says at each start is in a box drawn of other letters.
+        begun = (x for x in reversed(untrusted_lines) if "!" <= x[:1] <= "~")
+        untrusted_last = next(begun, "")
         return "".join(
             c if c.isascii() and c.isprintable() else "?" for c in untrusted_last
         )
