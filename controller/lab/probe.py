@@ -13,8 +13,12 @@ import json
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 PATIENCE = 2.0  # seconds
+# A kernel sends a client few refusals at once (icmpv4_xrlim_allow(), net/ipv4/icmp.c),
+# and all attempts are made at once; TCP tries again by itself.
+TRIES = 4
 PAYLOAD = b"ravelin probe"
 # A question for the address of www.example.com (RFC 1035, 4.1).
 QUERY = b"\x5a\xa5\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1"
@@ -51,13 +55,23 @@ def _outcome(made: socket.socket, to: tuple[str, int], data: bytes | None) -> st
         made.settimeout(PATIENCE)
         made.connect(to)
         if data is not None:
-            made.send(data)
-            made.recv(2048)
+            _ask(made, data)
     except TimeoutError:
         return "nothing"
     except OSError as error:
         return "no network" if error.errno in UNROUTABLE else "refused"
     return "reached"
+
+
+def _ask(made: socket.socket, data: bytes) -> None:
+    """Send until something comes back; `TimeoutError` if nothing does."""
+    made.settimeout(PATIENCE / TRIES)
+    for _ in range(TRIES):
+        made.send(data)
+        with suppress(TimeoutError):
+            made.recv(2048)
+            return
+    raise TimeoutError
 
 
 if __name__ == "__main__":

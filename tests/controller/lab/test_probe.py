@@ -19,13 +19,18 @@ from controller.platforms.client_side import prepare
 
 pytestmark = pytest.mark.kernel
 
-OPEN, SILENT, ECHO, CLOSED, DENIED = 80, 81, 82, 83, 84
+OPEN, SILENT, ECHO, CLOSED, DENIED, LATE = 80, 81, 82, 83, 84, 85
 HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 RULES = f"""
 table inet test {{
     chain out {{
         type filter hook output priority 0;
         th dport {DENIED} reject with icmpx admin-prohibited
+    }}
+    chain in {{
+        type filter hook input priority 0;
+        meta nfproto ipv4 udp dport {LATE} limit rate 1/hour burst 1 packets drop
+        meta nfproto ipv6 udp dport {LATE} limit rate 1/hour burst 1 packets drop
     }}
 }}
 """
@@ -80,6 +85,7 @@ OUTCOMES = {
     "udp, somebody answers": ("udp", ECHO, "reached"),
     "udp, nobody listens": ("udp", CLOSED, "refused"),
     "udp, a rule refuses": ("udp", DENIED, "refused"),
+    "udp, the first refusal is lost": ("udp", LATE, "refused"),
     "udp, nobody answers": ("udp", SILENT, "nothing"),
     "dns, nobody answers": ("dns", 53, "nothing"),
     "ping": ("icmp", None, "reached"),
