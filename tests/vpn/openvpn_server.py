@@ -152,7 +152,8 @@ class Server:
             f"key {self.cert}.key",
             "dh none",
             self.control,
-            "keepalive 1 3",
+            # How long it may say nothing: longer than a busy machine stands still.
+            "keepalive 1 10",
             "suppress-timestamps",
             "verb 3",
             *self.more,
