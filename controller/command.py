@@ -4,6 +4,7 @@
 from argparse import (
     SUPPRESS,
     ArgumentParser,
+    ArgumentTypeError,
     Namespace,
     RawDescriptionHelpFormatter,
 )
@@ -33,8 +34,15 @@ def parse(words: Sequence[str]) -> Namespace:
     # argparse treats "--" differently from version to version.
     end = words.index("--") if "--" in words else len(words)
     _known(parser, words[:end])
-    result = parser.parse_args(words[:end])
+    result, unknown = parser.parse_known_args(words[:end])
     result.verb = result.verb or "status"
+    if result.verb == "run" and end == len(words):
+        # An option that we have too would be taken out of the command.
+        whole = list(words[end - len(result.command) :]) == result.command
+        if unknown or not whole:
+            parser.error("run: options in it, expected run DOMAIN -- COMMAND")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if result.verb == "run":
         result.command += words[end + 1 :]
         if not result.command:
@@ -45,6 +53,8 @@ def parse(words: Sequence[str]) -> Namespace:
         result.action = result.action or "list"
         if result.action == "del" and bool(result.rule) == (result.number is not None):
             parser.error("firewall del: expected either --rule-no N or a RULE")
+        if result.action == "del" and result.rule and result.rule[0].isdecimal():
+            parser.error(f"firewall del: expected --rule-no {result.rule[0]}")
     return result
 
 
@@ -117,5 +127,5 @@ def _options(
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text!r}: expected a number from 0")
     return int(text)
