@@ -11,6 +11,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from controller import output, shown, told
 from controller.admin import (
@@ -47,8 +48,7 @@ def main(words: Sequence[str], *, start: Starter) -> int:
     except NotAllowedError:
         text, status = f"need root: sudo ravelin {shlex.join(words)}", Exit.NOT_ENFORCED
     except (ProtocolError, OSError) as error:
-        text = f"{error}; `ravelin status` tells what is up"
-        status = Exit.NOT_ENFORCED
+        text, status = f"{error}; `ravelin status` tells what is up", Exit.NOT_ENFORCED
     except KeyboardInterrupt:
         text, status = "stopped waiting; the daemon goes on", 128 + signal.SIGINT
     _say(text)
@@ -66,22 +66,28 @@ def _nothing_is_up(socket: Path) -> str:
 
 
 def _say(text: str) -> None:
-    for line in text.splitlines():
-        sys.stderr.write(f"ravelin: {printable(line)}\n")
+    _write(sys.stderr, [f"ravelin: {printable(line)}" for line in text.splitlines()])
 
 
-def _print(lines: Sequence[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+def _write(stream: TextIO, lines: Sequence[str]) -> None:
+    try:
+        stream.writelines(f"{line}\n" for line in lines)
+        stream.flush()
+    except OSError as error:
+        # What could not be written, Python would write again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):  # who reads may have enough
+            raise
 
 
 def _carried_out(asked: Namespace, start: Starter) -> int:
     if asked.verb == "completion":
-        _print(completion(asked.shell))
+        _write(sys.stdout, completion(asked.shell))
         return Exit.OK
     if asked.verb == "up" and (mistakes := _mistakes(Path(asked.policy))):
         _say(mistakes)
         return Exit.USAGE
-    socket, request = Path(asked.socket), _request(asked)
+    socket, request = Path(asked.socket).absolute(), _request(asked)
 
     def tell(text: str) -> None:
         if not asked.quiet:
@@ -133,13 +139,10 @@ def _mistakes(path: Path) -> str:
     from controller import policy  # noqa: PLC0415
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = policy.text_of(path)
         policy.read(text, file=str(path), qids={}, now=int(time.time()))
     except policy.PolicyError as error:
         return str(error)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        return str(policy.PolicyError(str(path), [(1, f"{reason}, expected TOML")]))
     return ""
 
 
@@ -159,9 +162,9 @@ def _answered(asked: Namespace, data: Json) -> int:
     if asked.verb == "run":
         return _run(data)
     if asked.json:
-        _print([json.dumps(data, indent=2)])
+        _write(sys.stdout, [json.dumps(data, indent=2)])
     else:
-        _print(_lines(asked, data))
+        _write(sys.stdout, _lines(asked, data))
     tree = data if isinstance(data, Mapping) else {}
     if asked.verb == "plan" and (tree.get("changes") or tree.get("failing")):
         return Exit.DIFFERS

@@ -2,7 +2,9 @@
 """The command: what it sends, what it prints where, and how it exits."""
 
 import json
+import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -407,6 +409,47 @@ def test_a_user_who_is_not_root_is_told_to_be(
     _, _, err = ravelin("down")
 
     assert err.startswith("ravelin: need root: sudo ravelin --socket")
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_who_reads_may_have_enough(
+    ravelin: Ran, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    daemon.replies["apply"] = Failure(Exit.DIFFERS, "refused")
+
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        found = ravelin("status" if name == "stdout" else "apply", reply=STATUS)
+
+    assert found == (0 if name == "stdout" else Exit.DIFFERS, "", "")
+
+
+def test_a_disk_that_is_full_is_said_once(
+    ravelin: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        status, _, err = ravelin("status", reply=STATUS)
+
+    assert status == Exit.NOT_ENFORCED
+    assert err.startswith("ravelin: [Errno 28] No space left on device")
+
+
+def test_the_socket_is_beside_whoever_asks(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(daemon.path.parent)
+    started: list[Path] = []
+
+    def start(path: Path, _: object) -> None:
+        started.append(path)
+        daemon.start(path)
+
+    cli.main(["--socket", daemon.path.name, "up", str(EXAMPLE)], start=start)
+
+    assert started == [daemon.path]
 
 
 def test_completion_needs_no_daemon(ravelin: Ran) -> None:
