@@ -10,12 +10,13 @@ from argparse import (
 )
 from collections.abc import Sequence
 
-from controller.client import SOCKET
+from controller.client import SOCKET as PATH
 from controller.nearest import expected
 from controller.verbs import (
     ABOUT,
     EXITS,
     SHARED,
+    SOCKET,
     VERBS,
     VERSION,
     Option,
@@ -69,7 +70,9 @@ def build() -> ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ravelin {VERSION}")
-    parser.add_argument("--socket", default=str(SOCKET), help="the daemon's socket")
+    parser.add_argument(
+        *SOCKET.names, default=str(PATH), metavar=SOCKET.value, help=SOCKET.help
+    )
     _options(parser, SHARED, default=False)
     parser.set_defaults(names=False)
     _children(parser, VERBS, dest="verb", default=False)

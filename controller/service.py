@@ -14,9 +14,10 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from selectors import DefaultSelector
+from typing import BinaryIO
 
 from controller.admin_server import CREDENTIALS
-from controller.client import PATIENCE
+from controller.client import PATIENCE, NotAllowedError
 from controller.daemon import Daemon
 from controller.databases import Databases
 from controller.deploy import Deployment
@@ -122,13 +123,14 @@ def start(path: Path, tell: Callable[[str], None], *, outlives_us: bool = True) 
     """Start the daemon whose admin socket this is; return when it listens.
 
     What takes longer than `PATIENCE` is told.  OSError with its last words if it
-    does not come up.  One that does not outlive us takes everything down when we
-    end, however that is.
+    does not come up, `NotAllowedError` if we may not start it.  One that does not
+    outlive us takes everything down when we end, however that is.
     """
+    if path.name != ADMIN:
+        raise OSError(f"--socket {path}: expected {path.with_name(ADMIN)}")
     runtime = path.parent
-    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = runtime / "daemon.log"
-    with log.open("ab") as output:
+    with _appended(log) as output:
         where = ["--runtime", str(runtime), "--state", str(state_beside(runtime))]
         bound = [] if outlives_us else ["--parent", str(os.getpid())]
         daemon = subprocess.Popen(  # noqa: S603 (our own program)
@@ -156,6 +158,15 @@ def start(path: Path, tell: Callable[[str], None], *, outlives_us: bool = True) 
         # Somebody was quicker; ours must not take over when that one ends.
         daemon.kill()
         daemon.wait()
+
+
+def _appended(log: Path) -> BinaryIO:
+    """Open the log of a daemon, or raise `NotAllowedError`."""
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return log.open("ab")
+    except PermissionError as error:
+        raise NotAllowedError(str(log)) from error
 
 
 def listens(path: Path) -> bool:

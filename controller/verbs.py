@@ -71,7 +71,12 @@ class Verb:
 JSON = Option(("--json",), "print the data as JSON")
 QUIET = Option(("-q", "--quiet"), "say nothing but data and errors")
 SHARED = (JSON, QUIET)
-SOCKET = Option(("--socket",), "the daemon's socket", "PATH", kind=Values.FILE)
+SOCKET = Option(
+    ("--socket",),
+    "the daemon's socket: admin.sock, in a directory that is its own",
+    "PATH",
+    kind=Values.FILE,
+)
 VERSION_OPTION = Option(("--version",), "print the version")
 
 DOMAIN = Argument("DOMAIN", "a domain's name", values=Values.DOMAIN)

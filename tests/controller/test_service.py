@@ -131,6 +131,25 @@ def test_a_daemon_that_cannot_start_says_why(runtime: Path) -> None:
     assert status(runtime) == NOTHING
 
 
+def test_who_may_not_write_there_is_told_to_be_root(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+
+    with pytest.raises(client.NotAllowedError):
+        start(runtime / "new" / ADMIN)
+
+
+def test_a_socket_that_no_daemon_would_have_is_not_waited_for(runtime: Path) -> None:
+    with pytest.raises(OSError, match=f"expected .*/{ADMIN}"):
+        start(runtime / "mine.sock")
+
+    assert list(runtime.iterdir()) == []
+
+
 def test_a_daemon_that_is_slow_to_start_is_told_of(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
