@@ -22,6 +22,7 @@ from rules.model import (
     Refused,
     Rule,
     RuleError,
+    SpecialTarget,
     shown,
 )
 from rules.model import family as family_of
@@ -31,6 +32,8 @@ _POSITIONS = ("action", "dsthost", "proto", "dstports", "icmptype")
 _QDB_KEYS = (*_POSITIONS, "dst4", "dst6", "specialtarget")
 _WORD_KEYS = (*_QDB_KEYS, "expire", "comment")
 _API_KEYS = (*_WORD_KEYS, "dstname")
+# Where a host stands by its place, whoever writes one of these means no host.
+_NO_HOSTS = {"all", "any", *(w.value for w in (*Action, *Proto, *SpecialTarget))}
 _RULE_KEY = re.compile(r"[0-9]{4}|[1-9][0-9]{4,8}")
 
 
@@ -46,7 +49,8 @@ def parse_words(untrusted_words: Sequence[str], *, now: int) -> Rule:
     """Read the words of ``qvm-firewall VM add`` (its man page, "RULE").
 
     A word without ``=`` takes the first free one of action, dsthost, proto,
-    dstports, icmptype.  ``expire=+N`` counts seconds from ``now``, which is in
+    dstports, icmptype; ``drop tcp`` and the like are refused, lest they be about
+    a host called tcp.  ``expire=+N`` counts seconds from ``now``, which is in
     seconds since the Unix epoch.  Raise `RuleError` for anything else.
     """
     return _with_proto(read_rule(_placed(untrusted_words, now), _WORD_KEYS))
@@ -57,7 +61,10 @@ def parse_text(untrusted_text: str, *, now: int) -> Rule:
 
     ``comment=`` comes last and holds the rest, as in an Admin API line.
     """
-    return parse_words(_split(untrusted_text), now=now)
+    words = _split(untrusted_text)
+    if untrusted_text and "" in words:
+        raise RuleError(f"{shown(untrusted_text)}: a space too many")
+    return parse_words(words, now=now)
 
 
 def parse_value(untrusted_value: bytes, family: Family) -> Rule:
@@ -138,6 +145,11 @@ def _placed(untrusted_words: Iterable[str], now: int) -> Iterator[Pair]:
             if not free:
                 raise RuleError(f"{shown(untrusted_word)}: expected key=value")
             key, value = free[0], untrusted_word
+            if key == "dsthost" and value in _NO_HOSTS:
+                raise RuleError(
+                    f"{shown(value)}: expected a host here, or key=value; "
+                    "no dsthost is any host"
+                )
         if key == "expire" and value.startswith("+"):
             value = str(now + read_number(key, value[1:]))
         taken = {"dsthost" if key in DESTINATIONS else key}
