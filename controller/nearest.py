@@ -8,9 +8,10 @@ from difflib import get_close_matches
 def expected(word: str, known: Iterable[str]) -> str:
     """Return what was expected: the nearest known word, else all of them."""
     words = list(known)
-    near = get_close_matches(word, words, n=1)
+    by_lower = {each.lower(): each for each in words}
+    near = get_close_matches(word.lower(), by_lower, n=1)
     if near:
-        return f"did you mean {near[0]}?"
+        return f"did you mean {by_lower[near[0]]}?"
     return f"expected {one_of(words)}" if words else "expected none"
 
 

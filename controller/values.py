@@ -20,6 +20,7 @@ MAX_RULES = 10_000  # /qubes-firewall/IP/NNNN
 # Narrower than net/core/dev.c, dev_valid_name(): the name goes into nft text.
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}\Z")
 PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
+NO_NAMES = ("", "none")  # which `ravelin prefs` takes for no netvm
 RELATIVE = re.compile(r"(?:^| )expire=\+")
 
 
@@ -80,7 +81,7 @@ def text(read: Callable[[str], object], untrusted: object) -> str:
 
 def name(untrusted: object) -> str:
     """Return the name of a domain."""
-    if isinstance(untrusted, str) and untrusted:
+    if isinstance(untrusted, str) and untrusted not in NO_NAMES:
         return untrusted
     raise WrongError(
         f"{untrusted!r} is no name, expected that of a domain (or no netvm at all)"
