@@ -123,8 +123,10 @@ def _bash() -> str:
     return f"""\
 # bash completion of ravelin
 _ravelin() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} words=
+    local cur=${{COMP_WORDS[COMP_CWORD]}} words= cut=
     local before=("${{COMP_WORDS[@]:1:COMP_CWORD-1}}")
+    [[ $cur == = ]] && cut=${{before[@]: -1}}= cur=
+    [[ ${{before[@]: -1}} == = ]] && cut=${{before[@]: -2:1}}=
 {indent(_count(), "    ")}    COMPREPLY=()
     case ${{COMP_WORDS[COMP_CWORD-1]}} in
         {_valued(Values.FILE)}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -136,7 +138,8 @@ _ravelin() {{
         case $verb in
 {indent(_options("words="), "            ")}        esac
     fi
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    COMPREPLY=($(compgen -W "$words" -- "$cut$cur"))
+    COMPREPLY=("${{COMPREPLY[@]#"$cut"}}")
     if [[ ${{COMPREPLY[0]}} == *= ]]; then compopt -o nospace 2>/dev/null; fi
 }}
 complete -F _ravelin ravelin

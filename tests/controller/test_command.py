@@ -168,7 +168,13 @@ COMPLETIONS = [
 STUB = "ravelin() { [ \"$*\" = 'status --names' ] && printf 'sys-net\\nwork\\n'; }\n"
 
 
-@pytest.mark.parametrize(("line", "offers"), COMPLETIONS)
+CUT = [  # as bash hands a word over that has a "=" in it
+    ("ravelin firewall work add proto '='", ["tcp", "udp", "icmp"]),
+    ("ravelin firewall work add proto '=' u", ["udp"]),
+]
+
+
+@pytest.mark.parametrize(("line", "offers"), COMPLETIONS + CUT)
 def test_bash_completes(line: str, offers: list[str]) -> None:
     words = " ".join(line.split())
     script = "\n".join(completion("bash"))
