@@ -37,8 +37,10 @@ def main(words: list[str]) -> int:
 
 def _start(socket: Path, tell: Callable[[str], None]) -> None:
     # Only `up` needs the daemon, which takes 0.3 s to import.
-    from controller.service import start  # noqa: PLC0415
-
+    try:
+        from controller.service import start  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise OSError(f"{error}: docs/how-to/install.md has what is needed") from error
     start(socket, tell)
 
 

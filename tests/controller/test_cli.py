@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from controller import cli, report
+from controller.__main__ import main as program
 from controller.admin import (
     MAX_REQUEST,
     Answer,
@@ -168,6 +169,19 @@ def test_up_starts_the_daemon_and_names_the_file_wherever_it_is(
     assert status == 0
     assert out.startswith("+ sys-net: netvm red, uplink lab\n")
     assert daemon.heard == [Request("up", {"policy": str(EXAMPLE)})]
+
+
+def test_a_package_that_is_missing_is_named(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "controller.service", None)
+
+    status = program(["--socket", str(daemon.path), "up", str(EXAMPLE)])
+
+    assert status == Exit.NOT_ENFORCED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "controller.service" in line
+    assert "docs/how-to/install.md" in line
 
 
 def test_a_bad_policy_starts_nothing(
