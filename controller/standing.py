@@ -12,6 +12,7 @@ from controller.prover import Ticket
 from proof.claims import Status
 
 PENDING, PROVED = "pending", Status.PROVED.value
+RESTLESS = "not proved: what is wanted changes faster than it is proved"
 _WORSE = (Status.REFUTED, Status.POSSIBLE, Status.UNKNOWN)
 
 
@@ -37,11 +38,16 @@ class Standing:
         if not self._data:
             self._data = _said(PENDING, "not proved yet")
 
-    def take(self, ticket: Ticket) -> None:
-        """Learn what a proof came to; the journal hears what is other than before."""
+    def take(self, ticket: Ticket, *, otherwise: bool = False) -> None:
+        """Learn what a proof came to; the journal hears what is other than before.
+
+        If by now it is ``otherwise`` that is wanted, that refutes nothing.
+        """
         before, self._at = self._data.get("text"), self.clock()
         first = not self._data or self._data["state"] == PENDING
         self._data = _judged(ticket)
+        if otherwise and self._data["state"] == Status.REFUTED.value:
+            self._data = _said(Status.UNKNOWN.value, RESTLESS)
         text = self._data["text"]
         if text != before and not (first and text == PROVED):
             self.journal.add("dom0", str(text))

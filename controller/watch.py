@@ -49,6 +49,7 @@ class Watch:
     _last: float = 0.0
     _ticket: Ticket | None = None
     _busy: bool = False
+    _otherwise: bool = False  # whether other is wanted than when the proof began
     _outdated: int = 0
     _again: float | None = field(default=None)
 
@@ -74,11 +75,11 @@ class Watch:
             return
         self.standing.expect()
         if self._known is None or replace(scene, now=self._known.now) != self._known:
-            self._known = scene
+            self._known, self._otherwise = scene, True
             self.changed()
         due = self._due()
         if due is not None and due <= self.clock():
-            self._first, self._again = None, None
+            self._first, self._again, self._otherwise = None, None, False
             self._ticket = self.prover.ask(Verify(scene, replay=False))
 
     def deadline(self) -> float | None:
@@ -99,7 +100,7 @@ class Watch:
         outdated = self._first is not None
         self._outdated = self._outdated + 1 if outdated else 0
         if self._known is not None and self._outdated % OUTDATED == 0:
-            self.standing.take(ticket)
+            self.standing.take(ticket, otherwise=self._otherwise)
             self.standing.changed = outdated
 
     def _due(self) -> float | None:

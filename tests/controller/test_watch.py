@@ -150,6 +150,17 @@ def test_an_answer_is_told_now_and_then_although_all_keeps_changing(post: Post) 
     assert post.watch.standing.changed
 
 
+def test_kernels_are_not_refuted_by_what_was_wanted_of_them_before(post: Post) -> None:
+    post.look()
+    for number in range(OUTDATED):
+        post.pass_time(LATEST)
+        post.scene = replace(scene(), serials={"fw": number})
+        post.look()
+        post.answer("refuted")
+
+    assert post.text() == "not proved: what is wanted changes faster than it is proved"
+
+
 def test_another_policy_is_proved_and_the_time_alone_is_none(post: Post) -> None:
     post.look()
     post.pass_time(QUIET)
