@@ -3,6 +3,7 @@
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from controller.verbs import VERBS
 from tests.docs.pages import PAGES, blocks, name, prose
 
 VERB = re.compile(r"`(?:sudo )?ravelin ([a-z]+)")
+INLINE = re.compile(r"`(?:sudo )?ravelin ([a-z][^`]*)`")
 COMMAND = re.compile(r"(?:sudo )?(?:bin/)?ravelin (.*)")
 NAMES = {verb.name for verb in VERBS}
 TARGETS = {
@@ -40,6 +42,17 @@ def test_every_command_in_a_block_can_be_read(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_verb_in_a_sentence_is_one(page: Path) -> None:
     assert [verb for verb in VERB.findall(prose(page)) if verb not in NAMES] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_command_in_a_sentence_has_a_word_too_many(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One may be named in part, as `ravelin firewall` is."""
+    for words in INLINE.findall(prose(page)):
+        with suppress(SystemExit):
+            parse(shlex.split(words))
+    assert "unrecognized" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
