@@ -11,6 +11,7 @@ where the system's Python keeps its packages.
 """
 
 import runpy
+import signal
 import sys
 
 PROGRAMS = {
@@ -41,4 +42,7 @@ def module_of(program: str) -> str:
 
 if __name__ == "__main__":
     module = module_of(sys.argv.pop(1) if len(sys.argv) > 1 else "")
-    runpy.run_module(module, run_name="__main__", alter_sys=False)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+    except KeyboardInterrupt:  # while it imports; later it is a program's own
+        sys.exit(128 + signal.SIGINT)

@@ -50,7 +50,7 @@ def main(words: Sequence[str], *, start: Starter) -> int:
     except (ProtocolError, OSError) as error:
         text, status = f"{error}; `ravelin status` tells what is up", Exit.NOT_ENFORCED
     except KeyboardInterrupt:
-        text, status = "stopped waiting; the daemon goes on", 128 + signal.SIGINT
+        text, status = "stopped waiting; what was asked goes on", 128 + signal.SIGINT
     _say(text)
     return status
 

@@ -35,7 +35,7 @@ from controller.trial import Trial
 from controller.watch import Watch
 
 STATE = Path("/var/lib/ravelin")
-ADMIN = "admin.sock"
+ADMIN, LOG = "admin.sock", "daemon.log"
 OPEN_FILES = 1 << 16
 """As many as a daemon may need: up to eight for a domain, and 64 for an agent's.
 
@@ -129,8 +129,7 @@ def start(path: Path, tell: Callable[[str], None], *, outlives_us: bool = True) 
     if path.name != ADMIN:
         raise OSError(f"--socket {path}: expected {path.with_name(ADMIN)}")
     runtime = path.parent
-    log = runtime / "daemon.log"
-    with _appended(log) as output:
+    with _appended(runtime / LOG) as output:
         where = ["--runtime", str(runtime), "--state", str(state_beside(runtime))]
         bound = [] if outlives_us else ["--parent", str(os.getpid())]
         daemon = subprocess.Popen(  # noqa: S603 (our own program)
@@ -141,23 +140,32 @@ def start(path: Path, tell: Callable[[str], None], *, outlives_us: bool = True) 
             start_new_session=True,
             cwd="/",
         )
+    try:
+        _await(daemon, path, tell)
+    except (OSError, KeyboardInterrupt):  # nobody has asked it for anything
+        daemon.kill()
+        daemon.wait()
+        raise
+    if served_by(path) not in (daemon.pid, None):
+        # Somebody was quicker; ours must not take over when that one ends.
+        daemon.kill()
+        daemon.wait()
+
+
+def _await(
+    daemon: subprocess.Popen[bytes], path: Path, tell: Callable[[str], None]
+) -> None:
     begun, patient = time.monotonic(), True
     while not listens(path):
         waited = time.monotonic() - begun
         if patient and waited > PATIENCE:
             tell("starting the daemon, which takes away what an earlier one left")
             patient = False
-        late = waited > START_WITHIN
-        if late or daemon.poll() not in (None, ANOTHER):
-            daemon.kill()
-            daemon.wait()
-            last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        if waited > START_WITHIN or daemon.poll() not in (None, ANOTHER):
+            log = path.with_name(LOG).read_text(errors="replace")
+            last = log.strip().splitlines()[-1:]
             raise OSError(f"the daemon does not start: {' '.join(last)}")
         time.sleep(LOOK_EVERY)
-    if served_by(path) not in (daemon.pid, None):
-        # Somebody was quicker; ours must not take over when that one ends.
-        daemon.kill()
-        daemon.wait()
 
 
 def _appended(log: Path) -> BinaryIO:

@@ -172,6 +172,21 @@ def test_a_daemon_that_never_listens_is_ended(
         status(runtime)
 
 
+def test_a_start_that_is_broken_off_leaves_no_daemon(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "listens", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            start(runtime / ADMIN)
+
+    words = (path.read_bytes() for path in Path("/proc").glob("[1-9]*/cmdline"))
+    assert not any(str(runtime).encode() in each for each in words)
+
+
 def test_sweep_ends_what_is_below_its_directory_and_no_more(
     runtime: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
