@@ -40,6 +40,7 @@ def main(words: Sequence[str], *, start: Starter) -> int:
     try:
         return _carried_out(parse(words), start)
     except SystemExit as error:
+        _write(sys.stdout, ())  # what argparse has written, to who may have enough
         return error.code if isinstance(error.code, int) else Exit.USAGE
     except QuestionError as error:
         text, status = str(error), int(Exit.USAGE)
@@ -161,10 +162,8 @@ def _request(asked: Namespace) -> Request:
 def _answered(asked: Namespace, data: Json) -> int:
     if asked.verb == "run":
         return _run(data)
-    if asked.json:
-        _write(sys.stdout, [json.dumps(data, indent=2)])
-    else:
-        _write(sys.stdout, _lines(asked, data))
+    lines = [json.dumps(data, indent=2)] if asked.json else _lines(asked, data)
+    _write(sys.stdout, lines)
     tree = data if isinstance(data, Mapping) else {}
     if asked.verb == "plan" and (tree.get("changes") or tree.get("failing")):
         return Exit.DIFFERS

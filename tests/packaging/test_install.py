@@ -52,6 +52,16 @@ def test_the_command_runs_from_where_it_was_put(installed: Path) -> None:
     assert said.stdout == f"ravelin {VERSION}\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_one_that_leads_nowhere(closed: str) -> None:
+    """Else a file that is opened next is taken for it."""
+    words = ["sh", "-c", f'exec "$0" completion bash {closed}', ROOT / "bin/ravelin"]
+
+    said = subprocess.run(words, check=False, capture_output=True, timeout=60)
+
+    assert (said.returncode, said.stderr) == (0, b"")
+
+
 def test_every_module_is_a_file_of_its_own(installed: Path) -> None:
     program = installed / "lib/ravelin"
     ours = {
