@@ -26,7 +26,9 @@ def replace(path: Path, text: str) -> None:
             out.flush()
             os.fsync(descriptor)
         fresh.replace(target)
-    except OSError:
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # the kernel was told no more than a number
         fresh.unlink(missing_ok=True)
         raise
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
