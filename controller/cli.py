@@ -194,7 +194,8 @@ def _verified(asked: Namespace, data: Json) -> int:
 
 
 def _lines(asked: Namespace, data: Json) -> list[str]:
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    colour = sys.stdout.isatty() and not plain
     views: Mapping[str, Callable[[], list[str]]] = {
         "names": lambda: output.names(data),
         "status": lambda: [

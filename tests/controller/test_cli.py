@@ -488,6 +488,34 @@ def test_colours_are_for_the_first_column_and_do_not_shift_the_others() -> None:
     assert shown[1:] == ["\x1b[31mlong\x1b[0m  x", "\x1b[90ms   \x1b[0m  y"]
 
 
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [
+        ({}, True),
+        ({"NO_COLOR": ""}, True),  # as https://no-color.org has it
+        ({"NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+    ids=str,
+)
+def test_colours_are_for_terminals_that_want_them(
+    ravelin: Ran,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    *,
+    coloured: bool,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "linux")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+    _, out, _ = ravelin("status", reply=STATUS)
+
+    assert ("\x1b[" in out) == coloured
+
+
 def test_the_reference_page_names_every_key_of_the_data() -> None:
     page = reference()
     work = HOME.named("work")
