@@ -74,10 +74,9 @@ class Enforcer:
         refuses the closed one too.
         """
         before = self.generation
-        wanted: dict[Address | None, Ruleset] = {None: self._frame_of(allowed, facts)}
-        for client in facts.clients:
-            for address in client.addresses:
-                wanted[address] = programs[address].objects
+        # Also those of clients that are not there yet, so that one that comes or
+        # goes changes elements alone, for which there is a quick way.
+        wanted: Parts = {None: self._frame_of(allowed, facts), **programs.parts}
         if self._loaded is None:
             self._start(wanted)
         self._change(wanted)

@@ -40,10 +40,11 @@ class Program:
 
 @dataclass(slots=True)
 class Programs:
-    """All programs, by client address."""
+    """All programs, by client address; ``parts`` are the objects of each."""
 
     names: Names = field(default_factory=dict)
     resolvers: frozenset[Address] = frozenset()
+    parts: dict[Address | None, Ruleset] = field(default_factory=dict)
     _programs: dict[Address, Program] = field(default_factory=dict)
     _resolved: Mapping[tuple[Address, str], frozenset[Address]] | None = None
 
@@ -59,7 +60,7 @@ class Programs:
         """Forget every address but these; return those that have no program yet."""
         present = frozenset(self._programs)  # unlike keys(), not hashed anew
         for gone in present - addresses:
-            del self._programs[gone]
+            del self._programs[gone], self.parts[gone]
             self._resolved = None
         return addresses - present
 
@@ -126,7 +127,7 @@ class Programs:
 
     def _put(self, address: Address, program: Program) -> bool:
         before = self._programs.get(address)
-        self._programs[address] = program
+        self._programs[address], self.parts[address] = program, program.objects
         if program.hosts != (before.hosts if before else frozenset()):
             self._resolved = None
         return before is None or before.objects is not program.objects

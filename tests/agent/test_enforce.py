@@ -78,12 +78,17 @@ def refuse(firewall: FakeFirewall, *words: str) -> None:
     firewall.refuses = lambda script: any(word in script for word in words)
 
 
-def test_every_client_gets_its_program(
+def know(programs: Programs, *numbers: int) -> None:
+    """Let dom0 know these clients and no other."""
+    programs.keep(frozenset(ip_address(ip(number)) for number in numbers))
+
+
+def test_every_client_gets_its_program_before_anything_leads_to_it(
     firewall: FakeFirewall, enforcer: Enforcer, programs: Programs
 ) -> None:
     assert enforcer.enforce(OPEN, facts(1, 2), programs)
 
-    assert allowed(firewall) == {chain(1): True, chain(2): True}
+    assert allowed(firewall) == {chain(1): True, chain(2): True, chain(3): True}
     assert dispatch(firewall) == {f"goto {chain(1)}", f"goto {chain(2)}"}
     assert firewall.elements(TABLE, "up") == {"2": ""}
     assert enforcer.errors() == {}
@@ -114,10 +119,25 @@ def test_a_change_is_one_transaction_about_itself(
     assert "192.0.2.1" not in str(firewall.rules(TABLE, chain(1)))
 
 
-def test_a_client_that_goes_leaves_nothing(
+def test_a_client_that_comes_or_goes_changes_elements_alone(
+    firewall: FakeFirewall, enforcer: Enforcer, programs: Programs
+) -> None:
+    enforcer.enforce(OPEN, facts(1), programs)
+    loads = len(firewall.loads)
+
+    for present in ((1, 2), (2,)):
+        enforcer.enforce(OPEN, facts(*present), programs)
+        assert dispatch(firewall) == {f"goto {chain(n)}" for n in present}
+
+    lines = "".join(firewall.loads[loads:]).splitlines()
+    assert {line.split()[1] for line in lines} == {"element"}
+
+
+def test_a_client_that_nobody_knows_any_more_leaves_nothing(
     firewall: FakeFirewall, enforcer: Enforcer, programs: Programs
 ) -> None:
     enforcer.enforce(OPEN, facts(1, 2), programs)
+    know(programs, 2)
     enforcer.enforce(OPEN, facts(2), programs)
 
     assert allowed(firewall) == {chain(2): True}
@@ -142,6 +162,7 @@ def test_what_an_earlier_agent_left_is_replaced_and_swept(
     Enforcer(firewall).enforce(OPEN, facts(1, 9), before)
     firewall.load("add chain ip qubes q_stale\nadd chain ip qubes custom-forward\n")
 
+    know(programs, 1, 2)
     Enforcer(firewall).enforce(OPEN, facts(1, 2), programs)
 
     assert allowed(firewall) == {chain(1): True, chain(2): True}
@@ -197,16 +218,20 @@ def test_a_refused_program_is_not_tried_again_and_again(
     assert enforcer.errors().keys() == {ip_address(ip(2))}
 
 
-@pytest.mark.parametrize("goes", [True, False], ids=["it leaves", "its list changes"])
+@pytest.mark.parametrize(
+    "goes", [True, False], ids=["it is unknown", "its list changes"]
+)
 def test_a_refusal_is_forgotten_when(
     firewall: FakeFirewall, enforcer: Enforcer, programs: Programs, *, goes: bool
 ) -> None:
+    know(programs, 1, 2)
     enforcer.enforce(OPEN, facts(1, 2), programs)
     allow(programs, 2, "198.51.100.2")
     refuse(firewall, "198.51.100.2")
     enforcer.enforce(OPEN, facts(1, 2), programs)
 
     if goes:
+        know(programs, 1)
         enforcer.enforce(OPEN, facts(1), programs)
     else:
         allow(programs, 2, "192.0.2.2")
@@ -298,15 +323,15 @@ def test_an_object_declared_otherwise_is_a_refusal(
     allow(programs, 1, *(f"192.0.2.{n}" for n in range(0, 40, 2)))
     enforcer.enforce(OPEN, facts(1), programs)
     address = ip_address(ip(1))
-    program = programs._programs[address]
+    objects = programs.parts[address]
     other = {
         key: replace(content, declaration=f"{content.declaration} counter;")
         if isinstance(content, Map)
         else content
-        for key, content in program.objects.items()
+        for key, content in objects.items()
     }
-    assert other != program.objects
-    programs._programs[address] = replace(program, objects=other)
+    assert other != objects
+    programs.parts[address] = other
 
     enforcer.enforce(OPEN, facts(1), programs)
 
@@ -338,15 +363,15 @@ def test_the_hash_says_what_is_loaded_however_it_came_about(
 def test_a_refused_transaction_changes_no_hash(
     firewall: FakeFirewall, enforcer: Enforcer, programs: Programs
 ) -> None:
-    denying = Enforcer(FakeFirewall([]))
-    denying.enforce(OPEN, facts(1, 3), Programs())
-    denying.enforce(OPEN, facts(1, 3), programs)
+    straight = Enforcer(FakeFirewall([]))
     refuse(firewall, "192.0.2.2")
 
     enforcer.enforce(OPEN, facts(1, 2, 3), programs)
-    enforcer.enforce(OPEN, facts(1, 3), programs)
+    know(programs, 1, 3)
+    for each in (enforcer, straight):
+        each.enforce(OPEN, facts(1, 3), programs)
 
-    assert enforcer.digest() == denying.digest()
+    assert enforcer.digest() == straight.digest()
 
 
 def test_the_generation_counts_what_was_loaded(

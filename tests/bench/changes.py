@@ -18,8 +18,6 @@ from tests.bench.scene import (
     address,
     contents,
     keys_of_client,
-    keys_of_list,
-    policy,
 )
 
 COLD, CHANGE = "Cold start", "One change"
@@ -31,9 +29,8 @@ def prepared(scene: Scene, name: str, clients: int, *, extra: int = 0) -> Gatewa
 
     ``extra`` clients are known to dom0 and have no cable.
     """
-    keys = contents(range(1, clients + 1))
-    for number in range(clients + 1, clients + extra + 1):
-        keys |= keys_of_list(address(number), policy(number))
+    last = clients + extra
+    keys = contents(range(1, clients + 1), coming=range(clients + 1, last + 1))
     made = scene.gateway(name, "firewallvm", keys)
     scene.uplink(made.net, "eth0", scene.net(f"{name}-up"), "gw0", VIF_MAC)
     made.lay(range(1, clients + 1))

@@ -6,7 +6,7 @@ controller starts it, and a `Dom0` that serves its QubesDB.
 """
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -24,6 +24,8 @@ FIRST_UID = 61184 + 128
 VIF_MAC, CLIENT_MAC = "fe:ff:ff:ff:ff:ff", "00:16:3e:5e:6c:00"
 FIRST_CLIENT = IPv4Address("10.137.0.5")
 GATEWAY = "10.137.255.254"
+ROOM = 200
+"""So many addresses fit into a value of QubesDB."""
 HERE = Path("/proc/thread-self/ns/net")
 _uids = count(FIRST_UID)
 
@@ -69,15 +71,21 @@ def keys_of_client(number: int) -> dict[str, bytes]:
 
 
 def contents(
-    clients: Iterable[int], rules: Callable[[int], Mapping[str, str]] = policy
+    clients: Sequence[int],
+    rules: Callable[[int], Mapping[str, str]] = policy,
+    *,
+    coming: Sequence[int] = (),
 ) -> dict[str, bytes]:
-    """Return what the QubesDB of a gateway with these clients holds."""
-    present = list(clients)
-    known = " ".join(map(address, present[:200]))
+    """Return what the QubesDB of a gateway with these clients holds.
+
+    Those who are ``coming`` are configured, and have no vif yet.
+    """
+    known = " ".join(map(address, [*coming, *clients][:ROOM]))
     keys = {**OF_THE_GATEWAY, "/connected-ips": known.encode()}
-    for number in present:
-        keys |= keys_of_client(number)
+    for number in (*clients, *coming):
         keys |= keys_of_list(address(number), rules(number))
+    for number in clients:
+        keys |= keys_of_client(number)
     return keys
 
 
