@@ -116,7 +116,12 @@ def _rules(key: Key, old: Object | None, new: Object) -> Iterator[str]:
         case Chain(rules):
             if old is not None:
                 yield f"flush {_called(key, new)}"
-            yield from (f"add rule {key.table} {key.name} {rule}" for rule in rules)
+            # For a block libnftables does not ask which chains there are, 2 ms where
+            # there are 1000; but then it does not know which sets there are either.
+            if rules and not any("@" in rule for rule in rules):
+                yield f"add {_called(key, new)} {{ {'; '.join(rules)}; }}"
+            else:
+                yield from (f"add rule {key.table} {key.name} {rule}" for rule in rules)
         case Set() | Map():
             pass
 

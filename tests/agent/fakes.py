@@ -130,7 +130,9 @@ class FakeFirewall:
         match verb, kind:
             case "add", "chain" | "set" | "map":
                 assert self.kinds.setdefault(key, kind) == kind
-                self.content.setdefault(key, [] if kind == "chain" else {})
+                content = self.content.setdefault(key, [] if kind == "chain" else {})
+                if isinstance(content, list):
+                    content += [each for each in rest.strip(" {;}").split("; ") if each]
             case "flush", _:
                 self.content[key].clear()
             case "delete", "chain" | "set" | "map":

@@ -33,7 +33,11 @@ def test_what_is_new_is_declared_before_anything_refers_to_it() -> None:
 
     declared = [line.split()[:2] for line in lines[: len(OLD)]]
     assert sorted(declared) == [["add", "chain"]] * 2 + [["add", "map"], ["add", "set"]]
-    assert all(line.split()[1] in {"element", "rule"} for line in lines[len(OLD) :])
+    assert [line for line in lines[len(OLD) :] if "element" not in line] == [
+        "add rule ip qubes q_one ip daddr @q_set accept",
+        "add rule ip qubes q_one th dport vmap @q_map",
+        "add chain ip qubes q_two { accept; }",
+    ]
 
 
 def test_a_changed_element_is_deleted_and_added_and_no_other_is_touched() -> None:
@@ -50,15 +54,17 @@ def test_a_changed_chain_is_flushed_and_filled() -> None:
 
     assert difference(OLD, new) == (
         "flush chain ip qubes q_two\n"
-        "add rule ip qubes q_two meta l4proto 6 accept\n"
-        "add rule ip qubes q_two drop\n"
+        "add chain ip qubes q_two { meta l4proto 6 accept; drop; }\n"
     )
 
 
 def test_what_is_gone_is_deleted_last_and_maps_before_the_chains_in_them() -> None:
     lines = difference(OLD, {CHAIN: Chain(("accept",))}).splitlines()
 
-    assert lines[:2] == ["flush chain ip qubes q_one", "add rule ip qubes q_one accept"]
+    assert lines[:2] == [
+        "flush chain ip qubes q_one",
+        "add chain ip qubes q_one { accept; }",
+    ]
     assert [line.split()[:2] for line in lines[-3:]] == [
         ["delete", "set"],
         ["delete", "map"],
@@ -115,7 +121,7 @@ def test_a_client_that_comes_and_one_that_goes_are_three_transactions() -> None:
     found = steps(FRAME, COME)
 
     assert found == Steps(
-        added="add chain ip qubes q_two\nadd rule ip qubes q_two drop\n",
+        added="add chain ip qubes q_two\nadd chain ip qubes q_two { drop; }\n",
         edits=(
             Edit(MAP, ("5 . 10.0.0.5",), ("6 . 10.0.0.6 : goto q_two",)),
             Edit(SET, ("2",), ("3",)),
