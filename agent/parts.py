@@ -18,7 +18,10 @@ A part that is the same object is the same; no two have an object in common.
 
 
 def changed(old: Parts, new: Parts) -> tuple[Ruleset, Ruleset]:
-    """Return the objects of both, without those that are the same."""
+    """Return what is to go of ``old``, and what is to come of ``new``.
+
+    Of sets and maps declared alike that is their elements that are not in both.
+    """
     if len(old) == len(new) and all(map(is_, old, new)):
         pairs = zip(new, old.values(), new.values(), strict=True)
         more = less = [part for part, was, content in pairs if was is not content]
@@ -28,9 +31,23 @@ def changed(old: Parts, new: Parts) -> tuple[Ruleset, Ruleset]:
         if len(new) - len(more) + len(less) < len(old):
             less += old.keys() - new.keys()
     gone, come = joined(map(old.__getitem__, less)), joined(map(new.__getitem__, more))
-    for key in [key for key, content in come.items() if gone.get(key) is content]:
-        del gone[key], come[key]
+    for key in gone.keys() & come.keys():
+        if gone[key] is come[key]:
+            del gone[key], come[key]
+        else:
+            gone[key], come[key] = _apart(gone[key], come[key])
     return gone, come
+
+
+def _apart(old: Object, new: Object) -> tuple[Object, Object]:
+    match old, new:
+        case Set(before, had), Set(after, has) if before == after:
+            return Set(before, had - has), Set(after, has - had)
+        case Map(before, had), Map(after, has) if before == after:
+            gone = {key: value for key, value in had.items() if has.get(key) != value}
+            come = {key: value for key, value in has.items() if had.get(key) != value}
+            return Map(before, gone), Map(after, come)
+    return old, new
 
 
 def joined(parts: Iterable[Ruleset]) -> dict[Key, Object]:
