@@ -64,7 +64,7 @@ class Cutter:
             if before is not None:
                 self._flush(_gone(before.clients, clients))
                 self._end(_moved(before, facts), facts)
-            for gone in self._judged.keys() - self._known:
+            for gone in set(self._judged) - self._known:
                 del self._judged[gone]
         concerned = self._known.intersection(changed)
         if SERVING in lost or _ways(before) - _ways(facts):

@@ -79,20 +79,20 @@ class Settings:
 def settings(untrusted: Mapping[str, bytes]) -> Settings:
     """Parse the keys of a QubesDB; ``untrusted`` maps paths to values."""
     problems: list[str] = []
-    values = {key: _text(value) for key, value in untrusted.items()}
+    vifs = {
+        key: _client(key, untrusted[key])
+        for key in sorted(untrusted)
+        if key.startswith(VIFS)
+    }
+    values = {key: _text(value) for key, value in untrusted.items() if key not in vifs}
 
     def addresses(*keys: str) -> tuple[Address, ...]:
         found = (_address(key, values.get(key, ""), problems) for key in keys)
         return tuple(address for address in found if address is not None)
 
-    vifs = {
-        key: _client(key.removeprefix(VIFS), text)
-        for key, text in sorted(values.items())
-        if key.startswith(VIFS)
-    }
     expected = "mac=xx:xx:xx:xx:xx:xx ip=A.B.C.D [ip6=…] of a vifN.M"
     problems.extend(
-        f"{key}: {values[key][:80]!r}: expected {expected}"
+        f"{key}: {_text(untrusted[key])[:80]!r}: expected {expected}"
         for key, client in vifs.items()
         if client is None
     )
@@ -142,6 +142,7 @@ def said(trouble: str, report: Mapping[str, str]) -> Mapping[str, str]:
     return words | ({TROUBLE: trouble} if trouble else {})
 
 
+@lru_cache(maxsize=4096)
 def address_of(text: str) -> Address:
     """Return the address; `ValueError` also for one that names an interface."""
     address = ip_address(text)
@@ -193,9 +194,9 @@ def _connected(values: Mapping[str, str], problems: list[str]) -> frozenset[Addr
 
 
 @lru_cache(maxsize=4096)
-def _client(vif: str, text: str) -> Client | None:
-    named = VIF.fullmatch(vif)
-    words = dict(word.split("=", 1) for word in text.split() if "=" in word)
+def _client(key: str, untrusted: bytes) -> Client | None:
+    named = VIF.fullmatch(vif := key.removeprefix(VIFS))
+    words = dict(word.split("=", 1) for word in _text(untrusted).split() if "=" in word)
     if (
         named
         and 1 <= int(named[1]) <= NEWEST

@@ -7,7 +7,7 @@ it is a new dump.
 
 import logging
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from errno import ENOBUFS, ENODEV
 from ipaddress import ip_address, ip_interface
@@ -59,8 +59,7 @@ class LinkTable:
         self._links: dict[int, Link] = {}
         self._names: dict[str, int] = {}
         self._routes = Routes(self._kernel)
-        self._asked: tuple[Route, ...] = ()
-        self._wanted: dict[int, list[Route]] = {}  # the same by link
+        self._wanted: Mapping[int, Sequence[Route]] = {}  # by link
         self._read()
 
     def fileno(self) -> int:
@@ -119,10 +118,7 @@ class LinkTable:
 
         Routes by a link that is down follow when it is up.
         """
-        if routing.routes != self._asked:
-            self._asked, self._wanted = routing.routes, {}
-            for route in routing.routes:
-                self._wanted.setdefault(route.index, []).append(route)
+        self._wanted = routing.routes
         usable = {link.index for link in self._links.values() if link.up}
         self._routes.make(routing.rules, self._wanted, usable)
 

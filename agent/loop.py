@@ -145,7 +145,7 @@ class Agent:
         if self._look:
             self._see()
             self._look = False
-        for address in self._lists.keys() & self.database.settings.known:
+        for address in self.database.settings.known.intersection(self._lists):
             if self.programs.commit(address, self._lists[address]):
                 self._changed.add(address)
         self._changed |= self._learn()

@@ -27,7 +27,7 @@ class Network:
     firewall: Firewall
     pin_gateway: bool = False
     _applied: tuple[Allowed, Facts, tuple[Address, ...], Falls] | None = None
-    _vifs: set[Client] = field(default_factory=set)
+    _vifs: dict[int, Client] = field(default_factory=dict)  # by index, in use
     _vif_gateways: tuple[Address, ...] = ()
     _uplinks: frozenset[Uplink] = frozenset()
     _falls: dict[int, int] = field(default_factory=dict)
@@ -122,16 +122,17 @@ class Network:
         if gateways != self._vif_gateways:
             self._vifs.clear()
             self._vif_gateways = gateways
-        self._vifs.intersection_update(clients)
+        used, self._vifs = self._vifs, {}
         failed: list[NetlinkError] = []
         for client in clients:
-            if client not in self._vifs:
-                log.info("client at %s", client.vif)
-                try:
+            known = used.get(client.index)
+            try:
+                if known is not client and known != client:
+                    log.info("client at %s", client.vif)
                     self.links.attach(client, gateways)
-                    self._vifs.add(client)
-                except NetlinkError as error:
-                    failed.append(error)
+                self._vifs[client.index] = client
+            except NetlinkError as error:
+                failed.append(error)
         if failed:
             raise failed[0]
 

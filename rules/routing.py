@@ -8,10 +8,9 @@ DHCP server or a provider puts into main (TunnelVision, CVE-2024-3661) concerns
 this domain's own traffic alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
-from itertools import chain
 
 from rules.facts import Client, Facts, Uplink
 from rules.flows import FORWARDING, Allowed
@@ -57,21 +56,24 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Every routing rule, and every route of the two tables that are ours, once."""
+    """Every routing rule, and by link every route of the two tables that are ours."""
 
     rules: frozenset[Rule]
-    routes: tuple[Route, ...]
+    routes: Mapping[int, tuple[Route, ...]]
 
 
 def routing(allowed: Allowed, facts: Facts) -> Routing:
     """Return the routing of a state; a state without clients has no way out."""
-    routes = list(chain.from_iterable(_to_each((c, c.index) for c in facts.clients)))
+    clients = [(client, client.index) for client in facts.clients]
+    indexes = (index for _, index in clients)
+    routes = dict(zip(indexes, _to_each(clients), strict=True))
     if allowed & FORWARDING:
         for place, uplink in enumerate(facts.ways):
-            routes += dict.fromkeys(_upstream(uplink, BEST + place))
+            each = dict.fromkeys(_upstream(uplink, BEST + place))
+            routes[uplink.index] = tuple(each)
     names = [uplink.name for uplink in {*facts.uplinks, *facts.ways}]
     rules = {rule for version in Family for rule in _rules(version, names)}
-    return Routing(frozenset(rules), tuple(routes))
+    return Routing(frozenset(rules), routes)
 
 
 def _rules(version: Family, uplinks: list[str]) -> Iterator[Rule]:

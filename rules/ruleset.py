@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Flows and facts in, the contents of every set, map and client chain out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,11 +57,14 @@ def ruleset(allowed: Allowed, facts: Facts) -> Ruleset:
     """
     clients = _senders((client, client.index) for client in facts.clients)
     senders = [sender for each in clients for sender in each]
-    content: dict[Key, Object] = dict(_guard(facts, senders))
-    for words, version in ((V4, Family.IPV4), (V6, Family.IPV6)):
-        present = [sender for sender in senders if sender.version is version]
+    present = {
+        version: [sender for sender in senders if sender.version is version]
+        for version in Family
+    }
+    content: dict[Key, Object] = dict(_guard(facts, present))
+    for version, words in WORDS.items():
         content.update(_switches(words, allowed, facts))
-        content.update(_clients(words, present))
+        content.update(_clients(words, present[version]))
     if facts.kind is not Gateway.ROUTER:
         content.update(carriers(allowed, facts))
     if facts.kind is Gateway.PROXY:
@@ -79,6 +82,7 @@ class _Sender:
     """One address of a client, in the words of each set it is in."""
 
     version: Family
+    vif: str
     address: str
     here: str
     framed: str
@@ -90,6 +94,7 @@ def _senders(client: Client, index: int) -> tuple[_Sender, ...]:
     return tuple(
         _Sender(
             version=family(address),
+            vif=str(index),
             address=str(address),
             here=f"{index} . {address}",
             framed=f"{index} . {client.mac} . {address}",
@@ -99,9 +104,10 @@ def _senders(client: Client, index: int) -> tuple[_Sender, ...]:
     )
 
 
-def _guard(facts: Facts, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]:
-    v4 = [sender for sender in senders if sender.version is Family.IPV4]
-    v6 = [sender for sender in senders if sender.version is Family.IPV6]
+def _guard(
+    facts: Facts, senders: Mapping[Family, list[_Sender]]
+) -> Iterator[tuple[Key, Object]]:
+    v4, v6 = senders[Family.IPV4], senders[Family.IPV6]
     framed4 = frozenset(sender.framed for sender in v4)
     framed6 = frozenset(sender.framed for sender in v6)
     mine = (*facts.uplinks, *(w for w in facts.ways if w not in facts.uplinks))
@@ -192,7 +198,7 @@ def _indexes(ways: Iterable[Uplink], wanted: Family) -> Iterator[str]:
 def _clients(words: Words, senders: list[_Sender]) -> Iterator[tuple[Key, Object]]:
     dispatch = {sender.here: sender.verdict for sender in senders}
     present = frozenset(dispatch)
-    vifs = frozenset(here.partition(" ")[0] for here in dispatch)
+    vifs = frozenset(sender.vif for sender in senders)
     yield Key(words.table, "clients"), Map(words.clients, dispatch)
     yield Key(words.table, "sources"), Set(words.sources, present)
     yield Key(words.table, "behind"), Set(words.behind, present)

@@ -41,7 +41,7 @@ DEADLINE = 20.0  # seconds; only a failing test waits that long
 MAC = "00:16:3e:5e:6c:00"
 IP, IP6 = IPv4Address("10.137.0.5"), IPv6Address("fd09::5")
 GATEWAY, GATEWAY6 = IPv4Address("10.138.0.1"), IPv6Address("fd09::1")
-NO_ROUTING = Routing(frozenset(), ())
+NO_ROUTING = Routing(frozenset(), {})
 
 
 @pytest.fixture

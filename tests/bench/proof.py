@@ -136,7 +136,7 @@ def load(
             iif = f"iif {rule.iif} " if rule.iif else ""
             does = "unreachable" if rule.table is None else f"lookup {rule.table}"
             lines.append(f"rule add pref {rule.priority} {iif}{does}")
-    for route in wanted_routes.routes:
+    for route in (r for each in wanted_routes.routes.values() for r in each):
         via = f"via {route.gateway} " if route.gateway else ""
         to = f"{route.prefix} {via}dev {names[route.index]}"
         lines.append(f"route add {to} table {route.table} metric {route.metric}")

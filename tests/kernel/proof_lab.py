@@ -180,7 +180,7 @@ def _routing(index: dict[str, int]) -> Iterator[str]:
         iif = f"iif {rule.iif} " if rule.iif else ""
         what = "unreachable" if rule.table is None else f"lookup {rule.table}"
         yield f"rule add pref {rule.priority} {iif}{what}", rule.family
-    for route in wanted.routes:
+    for route in (route for each in wanted.routes.values() for route in each):
         metric = f" metric {route.metric}" if route.metric else ""
         to = f"{route.prefix} dev {names[route.index]} table {route.table}{metric}"
         yield f"route add {to}", None

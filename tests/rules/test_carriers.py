@@ -145,12 +145,14 @@ def test_a_mark_is_nobody_without_an_endpoint() -> None:
 
 
 def test_clients_are_routed_into_the_tunnel_and_nowhere_else() -> None:
-    found = {r for r in routing(EVERYTHING, FACTS).routes if r.table == UPSTREAM}
+    to_clients = routing(frozenset(), FACTS).routes
+    ((index, found),) = routing(EVERYTHING, FACTS).routes.items() - to_clients.items()
 
-    assert {(r.prefix, r.index, r.gateway) for r in found} == {
-        (ip_network("0.0.0.0/0"), 21, None)
-    }
-    assert not [r for r in routing(frozenset(), FACTS).routes if r.table == UPSTREAM]
+    assert [(r.table, r.prefix, r.index, r.gateway) for r in found] == [
+        (UPSTREAM, ip_network("0.0.0.0/0"), index, None)
+    ]
+    assert index == TUNNEL.index
+    assert UPSTREAM not in {r.table for each in to_clients.values() for r in each}
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ V4, V6 = Family.IPV4, Family.IPV6
 
 
 def routes(facts: Facts, allowed: Allowed = OPEN) -> set[Route]:
-    return set(routing(allowed, facts).routes)
+    return set().union(*routing(allowed, facts).routes.values())
 
 
 def upstream(facts: Facts) -> set[Route]:
@@ -58,7 +58,7 @@ def test_without_anything_every_way_ends() -> None:
                 Rule(version, 121, None),
             )
         ),
-        routes=(),
+        routes={},
     )
 
 
