@@ -2,7 +2,8 @@
 """The live connections of this network namespace (ctnetlink).
 
 The kernel filters an IPv4 dump by address (CTA_FILTER, Linux 5.8), so the flows
-of others need no decoding, and deletes by address too (Linux 6.11).  A dump locks
+of others need no decoding, and deletes by address too, or by all that the first
+packet of a flow is told by but its source port (Linux 6.11).  A dump locks
 each bucket of a table that all namespaces share, 11 ms where there are 262,144; a
 deletion passes by the empty ones, 0.2 ms.  The kernel's comparison of IPv6
 addresses is inverted (ctnetlink_filter_match_tuple, seen in 6.18), so those are
@@ -12,7 +13,7 @@ also those nobody here has heard of.  pyroute2's NFCTSocket has neither.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from errno import EINVAL, ENOENT
 from ipaddress import IPv4Address, IPv6Address
 
@@ -28,6 +29,7 @@ from agent.netlink import (
 )
 from agent.ports import LiveFlow, NetlinkError
 from agent.rtnetlink import NUMBERS
+from rules.decide import Packet
 from rules.model import Address, Family, family
 
 _GET, _DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_…
@@ -42,9 +44,10 @@ _FIRST, _LENGTH = _HEADER.size + 12, {Family.IPV4: 4, Family.IPV6: 16}
 _NUMBER, _TO_PORT = 1, 3  # CTA_PROTO_…
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # TCP, UDP, DCCP, SCTP, UDP-Lite
 _ICMP_TYPE, _ICMPV6_TYPE = 5, 8
-# CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS by CTA_TUPLE_…, and the flag that makes
-# them look at the source (CTA_FILTER_F_CTA_IP_SRC).
-_LOOK = struct.pack("=I", 1)
+# CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS by CTA_TUPLE_…, and the flags that make
+# them look at the source, and at all of a packet but its source port
+# (CTA_FILTER_F_CTA_IP_SRC, _IP_DST, _PROTO_NUM, _PROTO_DST_PORT).
+_LOOK, _LOOK_AT_ALL = (struct.pack("=I", flags) for flags in (1, 1 | 2 | 8 | 32))
 _NESTED = 0x8000
 _GONE = frozenset({ENOENT})
 
@@ -79,12 +82,25 @@ class CtNetlink:
         """Cut one connection; nothing happens if it is gone already."""
         self._kernel.do(_deletion(family(flow.src), flow.handle))
 
+    def end(self, source: Address, packets: Iterable[Packet]) -> bool:
+        """Cut the connections that ``source`` opened by TCP or UDP packets like these.
+
+        Return whether the kernel can find them; if not, nothing is cut.
+        """
+        if sysctl.read(COUNT) == 0:
+            return True
+        alike = [_like(source, packet) for packet in packets]
+        return not alike or (family(source) is Family.IPV4 and self._delete(alike))
+
     def flush(self, *addresses: Address) -> None:
         """Cut every connection that any of ``addresses`` opened or answers."""
         if sysctl.read(COUNT) == 0:
             return
-        if self._deletes_by_address and len(addresses) <= SOME:
-            addresses = self._flush4(addresses)
+        known = [a for a in addresses if family(a) is Family.IPV4]
+        if len(addresses) <= SOME and self._delete(
+            _from(side, address) for address in known for side in (_ORIGINAL, _REPLY)
+        ):
+            addresses = tuple(a for a in addresses if a not in known)
         flows = self._of(addresses, (_ORIGINAL, _REPLY))
         self._kernel.do(*(_deletion(version, _name(found)) for version, found in flows))
 
@@ -112,24 +128,18 @@ class CtNetlink:
             self._kernel.each(Request("count flows", _GET, header), take)
         return {a: found[a.packed] for a in sources}
 
-    def _flush4(self, addresses: Sequence[Address]) -> tuple[Address, ...]:
-        """Let the kernel find the flows of the IPv4 addresses; return the others."""
+    def _delete(self, bodies: Iterable[bytes]) -> bool:
+        """Let the kernel find flows and delete them; return whether it can."""
+        requests = [Request("delete flows", _DELETE, body) for body in bodies]
         try:
-            self._kernel.do(
-                *(
-                    Request("delete flows", _DELETE, _from(side, address))
-                    for address in addresses
-                    for side in (_ORIGINAL, _REPLY)
-                    if family(address) is Family.IPV4
-                )
-            )
+            if self._deletes_by_address:
+                self._kernel.do(*requests)
         except NetlinkError as error:
             # An older kernel finds that half of a tuple is missing.
             if error.errno != EINVAL:
                 raise
             self._deletes_by_address = False
-            return tuple(addresses)
-        return tuple(a for a in addresses if family(a) is not Family.IPV4)
+        return self._deletes_by_address
 
     def _of(
         self, addresses: Iterable[Address], sides: tuple[int, ...]
@@ -166,6 +176,19 @@ def _from(side: int, address: Address) -> bytes:
     ip = _nested(_TUPLE_IP, attribute(_SOURCE[version], address.packed))
     header = _HEADER.pack(NUMBERS[version], 0, 0)
     return header + _nested(side, ip) + _nested(_FILTER, attribute(side, _LOOK))
+
+
+def _like(source: Address, packet: Packet) -> bytes:
+    """Return what asks for the flows that such packets of an address opened."""
+    version = family(source)
+    ends = attribute(_SOURCE[version], source.packed)
+    ends += attribute(_TARGET[version], packet.dst.packed)
+    proto = attribute(_NUMBER, bytes([packet.proto]))
+    proto += attribute(_TO_PORT, _PORT.pack(packet.port))
+    wanted = _nested(_TUPLE_IP, ends) + _nested(_TUPLE_PROTO, proto)
+    header = _HEADER.pack(NUMBERS[version], 0, 0)
+    looked_at = _nested(_FILTER, attribute(_ORIGINAL, _LOOK_AT_ALL))
+    return header + _nested(_ORIGINAL, wanted) + looked_at
 
 
 def _source(version: Family, side: bytes) -> bytes:

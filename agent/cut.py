@@ -8,7 +8,7 @@ wrote, so that DNS, which is translated, is judged as DNS.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent.ports import Conntrack, LiveFlow
@@ -16,13 +16,15 @@ from agent.programs import Programs
 from rules.decide import DNS_PORT, Packet
 from rules.facts import Client, Facts
 from rules.flows import BY_RULES, NAMING, SERVING, Allowed
-from rules.ground import Ground, only_loosens
+from rules.ground import Ground, Match, losses
 from rules.model import Address
 from rules.redirects import CONTROL
 
 log = logging.getLogger(__name__)
 
 TCP = 6  # IANA number
+FEW = 8
+"""So many packets are judged and looked for sooner than all flows are looked at."""
 
 
 @dataclass(slots=True)
@@ -72,16 +74,33 @@ class Cutter:
         elif before is None or before.dns != facts.dns or NAMING in lost:
             self._judge(self._known, facts, programs)
         else:
-            tighter = (a for a in concerned - clean if self._is_tighter(a, programs))
-            self._judge(frozenset(tighter), facts, programs)
+            unclear = self._unclear(concerned - clean, facts, programs)
+            self._judge(frozenset(unclear), facts, programs)
         # Only now: what fails half-way is done again.
         self._facts, self._allowed = facts, allowed
         self._judged |= {address: programs[address].ground for address in concerned}
 
-    def _is_tighter(self, address: Address, programs: Programs) -> bool:
-        """Return whether flows may have lost permission; to look takes a while."""
-        before = self._judged.get(address)
-        return before is None or not only_loosens(before, programs[address].ground)
+    def _unclear(
+        self, addresses: Iterable[Address], facts: Facts, programs: Programs
+    ) -> Iterator[Address]:
+        """Yield whose flows have to be looked at one by one, which takes a while.
+
+        Of the others the kernel finds and cuts those that lost permission.
+        """
+        kept = self._known | facts.here
+        for address in addresses:
+            before = self._judged.get(address)
+            meaning = programs[address].ground
+            packets = None if before is None else _packets(losses(before, meaning))
+            if packets is None or not self.conntrack.end(
+                address,
+                (
+                    packet
+                    for packet in packets
+                    if packet.dst not in kept and not programs.allows(address, packet)
+                ),
+            ):
+                yield address
 
     def _flush(self, clients: Iterable[Client]) -> frozenset[Address]:
         addresses = [a for client in clients for a in client.addresses]
@@ -146,6 +165,23 @@ def _moved(before: Facts, facts: Facts) -> set[Client]:
 def _may_ask(client: Client, facts: Facts) -> bool:
     port = facts.redirects.get(client.index)
     return port is not None and port.control != 0
+
+
+def _packets(matches: Iterable[Match] | None) -> list[Packet] | None:
+    """Return all that match, None if they are not `FEW` of single hosts and ports."""
+    found: list[Packet] = []
+    for match in matches or ():
+        networks, protocols, ports = match.networks, match.protocols, match.ports
+        if not (networks and protocols and ports) or ports.first != ports.last:
+            return None
+        if any(network.num_addresses > 1 for network in networks):
+            return None
+        found += [
+            Packet(network.network_address, number, ports.first)
+            for network in networks
+            for number in protocols
+        ]
+    return found if matches is not None and len(found) <= FEW else None
 
 
 def _stays(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rules.decide import Packet
 from rules.facts import Client, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Key, Object
@@ -141,6 +142,13 @@ class Conntrack(Protocol):
 
     def delete(self, flow: LiveFlow) -> None:
         """Cut one connection; nothing happens if it is gone already."""
+
+    def end(self, source: Address, packets: Iterable[Packet]) -> bool:
+        """Cut the connections that ``source`` opened by TCP or UDP packets like these.
+
+        Return whether the kernel can find them; if not, nothing is cut.  Where there
+        is no connection, no packet is asked for.
+        """
 
     def flush(self, *addresses: Address) -> None:
         """Cut every connection that any of ``addresses`` opened or answers."""

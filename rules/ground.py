@@ -101,20 +101,23 @@ def _match(
     )
 
 
-def only_loosens(old: Ground, new: Ground) -> bool:
-    """Return whether all that ``old`` accepts ``new`` accepts too; False if unsure.
+def losses(old: Ground, new: Ground) -> tuple[Match, ...] | None:
+    """Return matches, one of which finds each packet that only ``old`` accepts.
 
-    Certain is a change at one place: some rules that drop are gone, and some that
-    accept are new.
+    None: it may be any.  Where both are the same at the start and at the end, it is
+    decided in between: by a rule that accepts and is gone, or one that drops and is
+    new.
     """
     if old.default is Action.ACCEPT and new.default is Action.DROP:
-        return False
+        return None
     same = sum(1 for _ in takewhile(bool, map(_alike, old.matches, new.matches)))
     before, after = list(old.matches[same:]), list(new.matches[same:])
     while before and after and _alike(before[-1], after[-1]):
         del before[-1], after[-1]
-    dropped = all(match.action is Action.DROP for match in before)
-    return dropped and all(match.action is Action.ACCEPT for match in after)
+    return (
+        *(match for match in before if match.action is Action.ACCEPT),
+        *(match for match in after if match.action is Action.DROP),
+    )
 
 
 def _alike(one: Match, other: Match) -> bool:

@@ -38,6 +38,7 @@ from agent.signals import Signals
 from agent.systemd import Notifier
 from controller.qubesdb_store import Store
 from firewallvm.states import FIREWALLVM
+from rules.decide import Packet
 from rules.facts import CLIENT_GROUP, UPLINK_GROUP, Client, Facts, Tunnel, Uplink
 from rules.model import Address
 from rules.objects import Chain, Key, Map, Object, Set
@@ -256,6 +257,8 @@ class FakeConntrack:
     effects: list[str] = field(default_factory=list)
     live: list[LiveFlow] = field(default_factory=list)
     asked: list[frozenset[Address]] = field(default_factory=list)
+    ended: list[tuple[Address, Packet]] = field(default_factory=list)
+    finds: bool = True
     refuses: OSError | None = None
     most: int = 100
 
@@ -276,6 +279,18 @@ class FakeConntrack:
             raise self.refuses
         self.live.remove(flow)
         self.effects.append(f"cut {flow.src}")
+
+    def end(self, source: Address, packets: Iterable[Packet]) -> bool:
+        packets = set(packets) if self.live else set()
+        self.ended += [(source, packet) for packet in packets]
+        self.live = [
+            flow
+            for flow in self.live
+            if flow.src != source
+            or Packet(flow.dst, flow.proto, flow.port) not in packets
+            or not self.finds
+        ]
+        return self.finds or not packets
 
     def flush(self, *addresses: Address) -> None:
         self.live = [

@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from agent.conntrack import SOME, CtNetlink
 from agent.ports import LiveFlow
+from rules.decide import Packet
 from rules.model import Address
 
 Shell = Callable[[str], str]
@@ -21,6 +23,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tracked")]
 
 CLIENT4, OTHER4, SERVER4 = (IPv4Address(f"10.137.0.{n}") for n in (5, 6, 7))
 CLIENT6, OTHER6, SERVER6 = (IPv6Address(f"fd09::{n}") for n in (5, 6, 7))
+VIRTUAL = IPv4Address("10.139.1.1")
 ADDRESSES6 = (CLIENT6, OTHER6, SERVER6)
 PATIENCE = 20.0  # seconds
 BOTH = pytest.mark.parametrize(
@@ -240,6 +243,59 @@ def test_flush_cuts_the_same_whether_the_kernel_can_find_flows_or_not(
     older.close()
 
 
+def test_what_opened_them_ends_all_flows_and_no_other(
+    conntrack: CtNetlink, sh: Shell
+) -> None:
+    for source, target, port in (
+        (CLIENT4, SERVER4, 443),
+        (CLIENT4, SERVER4, 443),
+        (CLIENT4, SERVER4, 80),
+        (CLIENT4, OTHER4, 443),
+        (OTHER4, SERVER4, 443),
+        (SERVER4, CLIENT4, 443),
+    ):
+        udp(source, target, port)
+    send(SORTS["TCP"], CLIENT4, SERVER4)
+    sh("ip route add 10.139.1.1/32 dev lo")
+    udp(CLIENT4, VIRTUAL, 53)
+
+    ended = (Packet(SERVER4, 17, 443), Packet(VIRTUAL, 17, 53))
+    assert conntrack.end(CLIENT4, ended)
+
+    left = [
+        (flow.src, flow.dst, flow.proto, flow.port)
+        for flow in conntrack.flows(CLIENT4, OTHER4, SERVER4)
+    ]
+    assert sorted(left, key=str) == [
+        (CLIENT4, OTHER4, socket.IPPROTO_UDP, 443),
+        (CLIENT4, SERVER4, socket.IPPROTO_UDP, 80),
+        (CLIENT4, SERVER4, socket.IPPROTO_TCP, 443),
+        (OTHER4, SERVER4, socket.IPPROTO_UDP, 443),
+        (SERVER4, CLIENT4, socket.IPPROTO_UDP, 443),
+    ]
+
+
+def test_where_there_is_no_flow_nothing_is_judged(conntrack: CtNetlink) -> None:
+    packets = iter([Packet(SERVER4, 17, 443)])
+
+    assert conntrack.end(CLIENT4, packets)
+    assert len(list(packets)) == 1
+
+
+def test_what_the_kernel_cannot_find_it_ends_not(conntrack: CtNetlink) -> None:
+    """Neither IPv6 nor, before Linux 6.11, anything."""
+    web, web6 = (Packet(each, socket.IPPROTO_UDP, 443) for each in (SERVER4, SERVER6))
+    udp(CLIENT4, SERVER4)
+    udp(CLIENT6, SERVER6)
+
+    assert not conntrack.end(CLIENT6, [web6])
+    with closing(CtNetlink(deletes_by_address=False)) as older:
+        assert not older.end(CLIENT4, [web])
+        assert older.end(CLIENT4, [])
+
+    assert len(list(conntrack.flows(CLIENT4, CLIENT6))) == 2
+
+
 def test_flush_cuts_more_flows_than_fit_into_one_system_call(
     conntrack: CtNetlink,
 ) -> None:
@@ -271,11 +327,11 @@ def test_a_translated_flow_says_what_was_asked_and_who_answers(
     conntrack: CtNetlink, sh: Shell
 ) -> None:
     sh("ip route add 10.139.1.1/32 dev lo")
-    udp(CLIENT4, IPv4Address("10.139.1.1"), 53)
+    udp(CLIENT4, VIRTUAL, 53)
 
     [flow] = conntrack.flows(CLIENT4)
 
-    assert (flow.dst, flow.port) == (IPv4Address("10.139.1.1"), 53)
+    assert (flow.dst, flow.port) == (VIRTUAL, 53)
     assert flow.answered_by == SERVER4
 
 
