@@ -19,6 +19,7 @@ from proof.hooks import (
     TO_SOURCE,
     TO_TARGET,
     TRACKING,
+    WHOLE,
     Hooks,
     Stop,
 )
@@ -77,10 +78,15 @@ class Arrival:
             entry.iif,
             framed=self.link.hardware == ETHERNET,
         ).where({FIB_KIND: hooks.incoming.kinds(self.link)})
-        early = hooks.split(PREROUTING, TRACKING, TO_TARGET)[0]
+        pieces, early, *_ = hooks.split(PREROUTING, WHOLE, TRACKING, TO_TARGET)
         env = Env(mark=UNMARKED)
         space = hooks.common.space
-        found = hooks.follow(early, env, view, space.leaf)
+        found = hooks.follow(
+            pieces,
+            env,
+            replace(view, pieces=True),
+            lambda env: hooks.follow(early, env, view, space.leaf),
+        )
 
         def on(value: Hashable) -> Hashable | Node:
             match value:

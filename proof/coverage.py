@@ -17,6 +17,7 @@ from proof.bytecode import (
     Family,
     Rule,
 )
+from proof.leads import with_all_it_leads_to
 from proof.netlink import number, text
 
 _IP_HOOKS = frozenset(range(5))  # NF_INET_PRE_ROUTING to NF_INET_POST_ROUTING
@@ -51,7 +52,7 @@ def gaps_of_bytecode(found: Bytecode) -> Iterator[str]:
         if flags & OWNED:
             yield f"table {_table(place.family)} {place.name} belongs to a process"
     for chain in found.chains.values():
-        yield from _gaps_of_hook(chain)
+        yield from _gaps_of_hook(found, chain)
         for rule in chain.rules:
             for gap in _gaps_of_rule(found, chain, rule):
                 yield f"{chain.place} handle {rule.handle} {gap}"
@@ -66,7 +67,7 @@ def gaps_of_bytecode(found: Bytecode) -> Iterator[str]:
         yield f"flowtable {place} bypasses forward"
 
 
-def _gaps_of_hook(chain: Chain) -> Iterator[str]:
+def _gaps_of_hook(found: Bytecode, chain: Chain) -> Iterator[str]:
     family, hook = chain.place.family, chain.hook
     if hook is None:
         return
@@ -75,14 +76,22 @@ def _gaps_of_hook(chain: Chain) -> Iterator[str]:
     if family not in {Family.INET, Family.IP, Family.IP6}:
         return
     early = hook.priority <= _DEFRAGMENTED and chain.rules
-    if early and hook.number in {_PREROUTING, _OUTPUT}:
+    if early and hook.number == _OUTPUT:
         yield f"base chain {chain.place} sees fragments"
+    if early and hook.number == _PREROUTING and _writes_in(found, chain):
+        yield f"base chain {chain.place} writes while it sees fragments"
     if (
         hook.kind == "nat"
         and hook.number == _INPUT
         and (chain.rules or not hook.policy)
     ):
         yield f"base chain {chain.place} translates at hook input"
+
+
+def _writes_in(found: Bytecode, base: Chain) -> bool:
+    """Return whether a fragment may leave it with a mark: that is not its whole's."""
+    chains = with_all_it_leads_to(found, base)
+    return any(_writes(e) for c in chains for rule in c.rules for e in rule.expressions)
 
 
 def _gaps_of_rule(found: Bytecode, chain: Chain, rule: Rule) -> Iterator[str]:

@@ -24,7 +24,8 @@ from proof.view import View, Viewer, choice
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING, EGRESS = range(6)
 _EGRESS = 1  # NF_NETDEV_EGRESS
-TRACKING, TO_TARGET, TO_SOURCE = -200, -100, 100
+WHOLE, TRACKING, TO_TARGET, TO_SOURCE = -399, -200, -100, 100
+"""From `WHOLE` on there are no fragments (after NF_IP_PRI_CONNTRACK_DEFRAG)."""
 
 
 class Stop(Enum):

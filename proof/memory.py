@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What of an earlier snapshot still holds for a later one of the same domain."""
 
-from collections.abc import Iterator
-
-from proof.bytecode import Bytecode, Chain, Expression, Place, Rule, Verdict, data
-from proof.netlink import SnapshotError, text
+from proof.bytecode import Bytecode, Chain, Place, Rule
+from proof.leads import leads_to
 from proof.world import Place as Domain
 
 
@@ -20,7 +18,7 @@ def unchanged(old: Bytecode, new: Bytecode) -> frozenset[Place]:
     }
     users: dict[Place, set[Place]] = {}
     for place, chain in new.chains.items():
-        for used in _used(new, chain):
+        for used in leads_to(new, chain):
             users.setdefault(used, set()).add(place)
     waiting = [*changed, *sets]
     while waiting:
@@ -43,39 +41,6 @@ def _same(one: Rule, other: Rule) -> bool:
         a.name == b.name and a.values == b.values
         for a, b in zip(one.expressions, other.expressions, strict=True)
     )
-
-
-def _used(code: Bytecode, chain: Chain) -> Iterator[Place]:
-    """Yield the chains and sets that a chain leads to."""
-    for rule in chain.rules:
-        for expression in rule.expressions:
-            name = _name(expression)
-            if name is None:
-                continue
-            place = chain.place._replace(name=name)
-            yield place
-            if expression.name == "lookup" and place in code.sets:
-                for element in code.sets[place].elements:
-                    match element.value:
-                        case Verdict(_, str(target)):
-                            yield chain.place._replace(name=target)
-                        case _:
-                            pass
-
-
-def _name(expression: Expression) -> str | None:
-    try:
-        if expression.name in {"lookup", "dynset"} and 1 in expression.values:
-            return text(expression.values[1])
-        if expression.name == "immediate" and 2 in expression.values:  # noqa: PLR2004 - NFTA_IMMEDIATE_DATA
-            match data(expression.values[2], "a verdict"):
-                case Verdict(_, chain):
-                    return chain
-                case bytes():
-                    return None
-    except SnapshotError:
-        pass  # the machine makes a doubt of it, which is not remembered
-    return None
 
 
 def steady(old: Domain, new: Domain) -> bool:

@@ -30,7 +30,7 @@ from proof.walk import Walker
 from proof.world import World
 
 ASSUMED = (
-    "conntrack puts fragments together before any rule sees them",
+    "conntrack puts fragments together, of which rules before it see each",
     "packet sockets and programs of BPF of the domains themselves are not seen",
 )
 Looked = Mapping[tuple[bool, Door], Node]

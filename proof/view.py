@@ -34,7 +34,9 @@ PACKET_TYPE = "packet type"
 OF_PACKET = frozenset(
     {SRC, DST, PROTO, SPORT, DPORT, L4, TRANSPORT, FRAGMENTS, "length"}
 )
-_BEGINNINGS = ("transport header ", "network header ", "header ", "frame ")
+_FRAME = "frame "
+_BEGINNINGS = ("transport header ", "network header ", "header ", _FRAME)
+_OF_PIECES = frozenset({SRC, DST})
 FIRST_BYTE = "network header byte 0"
 """Version and length of the IP header."""
 TIME = {4: "network header byte 8", 6: "network header byte 7"}
@@ -46,12 +48,14 @@ _SUMS = frozenset({"network header byte 10", "network header byte 11"})
 class View:
     """A place, how far in it a packet is, and which fields are what by then.
 
-    ``on``: the router has counted the hop.
+    ``on``: the router has counted the hop.  ``pieces``: what is seen may be any
+    fragment of it, which has the same ends and perhaps nothing else.
     """
 
     name: str
     version: int
     on: bool = False
+    pieces: bool = False
     fixed: tuple[tuple[str, Meaning], ...] = ()
 
     def where(self, fixed: dict[str, Meaning], *, on: bool = False) -> "View":
@@ -90,6 +94,8 @@ class Viewer:
             if level in self.common.doubts:
                 return None
             stays = name in OF_PACKET or name.startswith(_BEGINNINGS)
+            if view.pieces:
+                stays = name in _OF_PIECES or name.startswith(_FRAME)
             if stays and view.on and name == TIME[view.version]:
                 return Less(level)
             summed = view.on and view.version == IPV4 and name in _SUMS
@@ -103,7 +109,8 @@ class Viewer:
         """Return the field of this place alone that stands for one not known."""
         space = self.common.space
         name = space.names[level]
-        own = f"{view.name} {'on' if view.on else 'in'}: {name}"
+        stage = "in pieces" if view.pieces else "on" if view.on else "in"
+        own = f"{view.name} {stage}: {name}"
         width = space.tops[level].bit_length()
         return Field(choice(self.common, own, width, f"{view.name}: {name}"))
 

@@ -21,9 +21,11 @@ from rules.objects import ARP_GUARD, GUARD
 
 NETDEV_GUARD = "netdev ravelin-guard"
 
-# Priority: just before raw (-300), so before conntrack (-200) takes notice; and
-# just before filter (0), so before anybody's accept.
-EARLY = -310
+# Priority: before conntrack puts fragments together (-400), whoever they come from: a
+# piece with another sender's address would become part of what that one sends or is
+# answered (nf_defrag_ipv4.c knows no interfaces).  And just before filter (0), so
+# before anybody's accept.
+EARLY = -450
 BEFORE_FILTER = -10
 
 CLIENTS4 = "typeof iif . ether saddr . ip saddr;"

@@ -91,7 +91,7 @@ BY_NFT = {
             "filter hook prerouting priority -450",
             "ip frag-off & 0x1fff != 0 meta mark set 7",
         ),
-        "sees fragments",
+        "writes while it sees fragments",
     ),
     "translation on the way in": (
         chain("nat hook input priority 100", "drop"),
@@ -347,3 +347,15 @@ def test_a_way_out_of_which_nobody_was_told_is_found(lab: Lab) -> None:
     found = [r for r in unproved(lab) if "no more than" in str(r.claim)]
     assert {r.status for r in found} == {Status.REFUTED}
     assert {r.hops[-1].out for r in found} == {"aside"}
+
+
+def test_what_ports_say_of_a_fragment_proves_nothing(lab: Lab) -> None:
+    """A later one has none, and before conntrack each is seen alone."""
+    what = "iifname vif5.0 udp dport 9999"
+    lab.apply(f"{CUSTOM} {what} accept")
+    lab.apply(chain("filter hook prerouting priority -450", f"{what} drop"))
+    assert unproved(lab)
+
+    lab.apply("delete table inet evil")
+    lab.apply(chain("filter hook prerouting priority -300", f"{what} drop"))
+    assert unproved(lab) == []

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Nobody's fragment becomes part of what somebody else sends, or is answered.
+
+conntrack puts fragments together by their addresses, whatever interface they came
+in by.  What a stranger plants has the sum of what it takes the place of, so that the
+checksum of UDP does not tell.
+"""
+
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+
+from rules.guard import GUARD_TEXT
+from rules.objects import GUARD
+from tests.proof.namespaces_apart import apart
+
+pytestmark = pytest.mark.kernel
+
+PATIENCE = 20.0  # seconds; only a failing test waits that long
+PORT, UDP, FRAGMENT = 9, 17, 44
+VIF_MAC, UP_MAC = "fe:ff:ff:ff:ff:ff", "02:00:00:00:00:01"
+MACS = {"vif1.0": "00:16:3e:5e:6c:00", "vif2.0": "00:16:3e:5e:6c:01"}
+ROUTER = "02:00:00:00:00:02"
+HERE = {4: "10.137.255.254", 6: "fd09:24ef:4179::a89:fffe"}
+OWN = {4: "192.0.2.1", 6: "2001:db8::1"}
+SERVER = {4: "198.51.100.9", 6: "2001:db8:9::9"}
+CLIENTS = {
+    "vif1.0": {4: "10.137.0.5", 6: "fd09:24ef:4179::a89:5"},
+    "vif2.0": {4: "10.137.0.6", 6: "fd09:24ef:4179::a89:6"},
+}
+CABLE = """
+link add {name} address {mac} type veth peer name far-{name}
+link set {name} up
+link set far-{name} up
+"""
+FIRST, GENUINE, PLANTED = b"x" * 1200, b"12345678", b"56781234"
+UNGUARDED = f"flush chain {GUARD} prerouting"
+
+
+@dataclass(frozen=True)
+class Datagram:
+    """What one end sends in two fragments, by the wire of a device."""
+
+    device: str
+    sender: str
+    target: str
+
+    def fragment(self, body: bytes, offset: int, number: int) -> bytes:
+        """Return a frame with a part of it; the first one is not the last."""
+        there = UP_MAC if self.device == "eth0" else VIF_MAC
+        mac = bytes.fromhex((there + MACS.get(self.device, ROUTER)).replace(":", ""))
+        source, target = ip_address(self.sender), ip_address(self.target)
+        more = offset == 0
+        if isinstance(source, IPv4Address):
+            head = _head4(source.packed + target.packed, len(body), number)
+            head = _with_place(head, more << 13 | offset >> 3)
+            return mac + b"\x08\0" + head + body
+        place = struct.pack("!BBHI", UDP, 0, offset | more, number)
+        length = len(place) + len(body)
+        head = struct.pack("!IHBB", 6 << 28, length, FRAGMENT, 64)
+        return mac + b"\x86\xdd" + head + source.packed + target.packed + place + body
+
+    def begin(self) -> bytes:
+        """Return the UDP header and what goes into the first fragment."""
+        whole = FIRST + GENUINE
+        length = 8 + len(whole)
+        source, target = (ip_address(a).packed for a in (self.sender, self.target))
+        pseudo = source + target + struct.pack("!II", length, UDP)
+        head = struct.pack("!HHHH", PORT, PORT, length, 0)
+        return head[:6] + struct.pack("!H", _sum(pseudo + head + whole)) + FIRST
+
+
+def _head4(ends: bytes, length: int, number: int) -> bytes:
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, number, 0, 64, UDP, 0) + ends
+
+
+def _with_place(head: bytes, place: int) -> bytes:
+    head = head[:6] + struct.pack("!H", place) + head[8:]
+    return head[:10] + struct.pack("!H", _sum(head)) + head[12:]
+
+
+def _sum(data: bytes) -> int:
+    """Return the checksum of RFC 1071."""
+    return sum(struct.unpack(f"!{len(data) // 2}H", data)) % 0xFFFF ^ 0xFFFF
+
+
+@pytest.fixture(autouse=True)
+def gateway() -> Iterator[None]:
+    """A guard alone: whatever it lets in is heard by a socket."""
+    processors = os.sched_getaffinity(0)
+    # A veth hands over on the processor of who sends, in order.
+    os.sched_setaffinity(0, {min(processors)})
+    with apart():
+        macs = {**dict.fromkeys(MACS, VIF_MAC), "eth0": UP_MAC}
+        lines = "".join(CABLE.format(name=n, mac=m) for n, m in macs.items())
+        ip = ["ip", "-batch", "-"]
+        subprocess.run(ip, input=f"link set lo up\n{lines}", text=True, check=True)
+        for where, addresses in (("lo", HERE), ("eth0", OWN)):
+            for version, address in addresses.items():
+                words = f"address add {address} dev {where} {'nodad' * (version == 6)}"
+                subprocess.run(["ip", *words.split()], check=True)
+        subprocess.run(["ip", "route", "add", "default", "dev", "eth0"], check=True)
+        nft(GUARD_TEXT + "".join(known()))
+        yield
+    os.sched_setaffinity(0, processors)
+
+
+def known() -> Iterator[str]:
+    for device, addresses in CLIENTS.items():
+        for version, address in addresses.items():
+            framed = f"{device} . {MACS[device]} . {address}"
+            yield f"add element {GUARD} clients{version} {{ {framed} }}\n"
+            yield f"add element {GUARD} addresses{version} {{ {address} }}\n"
+    yield f"add element {GUARD} here4 {{ eth0 . {OWN[4]} }}\n"
+
+
+def nft(script: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+
+
+def heard(genuine: Datagram, stranger: str) -> bytes:
+    """Return the end of what arrives when a stranger's part was there before."""
+    version = ip_address(genuine.sender).version
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as here,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as near,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as far,
+    ):
+        here.bind((genuine.target, PORT))
+        here.settimeout(PATIENCE)
+        near.bind((f"far-{genuine.device}", 0))
+        far.bind((f"far-{stranger}", 0))
+        first = genuine.begin()
+        forged = Datagram(stranger, genuine.sender, genuine.target)
+        far.send(forged.fragment(PLANTED, len(first), 1))
+        near.send(genuine.fragment(first, 0, 1))
+        near.send(genuine.fragment(GENUINE, len(first), 1))
+        return here.recv(2048)[-len(GENUINE) :]
+
+
+WAYS = {
+    "what another client sends": ("vif2.0", None, HERE, "vif1.0"),
+    "what a client sends, from the uplink": ("vif2.0", None, HERE, "eth0"),
+    "what a server answers": ("eth0", SERVER, OWN, "vif1.0"),
+}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("what", WAYS)
+def test_a_fragment_of_somebody_else_is_no_part_of(what: str, version: int) -> None:
+    """The control: without the guard it is."""
+    device, sender, target, stranger = WAYS[what]
+    source = (sender or CLIENTS[device])[version]
+    genuine = Datagram(device, source, target[version])
+
+    assert heard(genuine, stranger) == GENUINE
+    nft(UNGUARDED)
+    assert heard(genuine, stranger) == PLANTED
