@@ -13,6 +13,7 @@ also those nobody here has heard of.  pyroute2's NFCTSocket has neither.
 """
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from errno import EINVAL, ENOENT
 from ipaddress import IPv4Address, IPv6Address
@@ -40,7 +41,9 @@ _TUPLE_IP, _TUPLE_PROTO = 1, 2  # CTA_TUPLE_…
 _SOURCE = {Family.IPV4: 1, Family.IPV6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
 _TARGET = {Family.IPV4: 2, Family.IPV6: 4}
 # Where that address is in a message, and its length: behind three attribute headers.
-_FIRST, _LENGTH = _HEADER.size + 12, {Family.IPV4: 4, Family.IPV6: 16}
+_ATTRIBUTE = 4  # bytes
+_FIRST = _HEADER.size + 3 * _ATTRIBUTE
+_LENGTH = {Family.IPV4: 4, Family.IPV6: 16}
 _NUMBER, _TO_PORT = 1, 3  # CTA_PROTO_…
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # TCP, UDP, DCCP, SCTP, UDP-Lite
 _ICMP_TYPE, _ICMPV6_TYPE = 5, 8
@@ -108,21 +111,24 @@ class CtNetlink:
         """Return how many connections there are, and how many there may be."""
         return sysctl.read(COUNT) or 0, capacity()
 
-    def count(self, *sources: Address) -> Mapping[Address, int]:
-        """Return how many connections each of ``sources`` opened.
+    def count(self, *sources: Address) -> Mapping[Address, Mapping[bytes, int]]:
+        """Return how many connections each of ``sources`` opened to each address.
 
         One by one, for a full table takes 90 MB as a list.  The original direction
         comes first in a message, its addresses first in it, and the source first of
         those (ctnetlink_fill_info).
         """
-        found = dict.fromkeys((a.packed for a in sources), 0)
+        found = {a.packed: defaultdict[bytes, int](int) for a in sources}
         for version in {family(a) for a in sources}:
-            end = _FIRST + _LENGTH[version]
+            length = _LENGTH[version]
+            end, start = _FIRST + length, _FIRST + length + _ATTRIBUTE
 
-            def take(message: Message, end: int = end) -> None:
-                source = message.body[_FIRST:end]
-                if source in found:
-                    found[source] += 1
+            def take(
+                message: Message, end: int = end, start: int = start, n: int = length
+            ) -> None:
+                of_source = found.get(message.body[_FIRST:end])
+                if of_source is not None:
+                    of_source[message.body[start : start + n]] += 1
 
             header = _HEADER.pack(NUMBERS[version], 0, 0)
             self._kernel.each(Request("count flows", _GET, header), take)

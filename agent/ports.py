@@ -156,5 +156,5 @@ class Conntrack(Protocol):
     def full(self) -> tuple[int, int]:
         """Return how many connections there are, and how many there may be."""
 
-    def count(self, *sources: Address) -> Mapping[Address, int]:
-        """Return how many connections each of ``sources`` opened."""
+    def count(self, *sources: Address) -> Mapping[Address, Mapping[bytes, int]]:
+        """Return how many connections each of ``sources`` opened to each address."""

@@ -265,10 +265,13 @@ class FakeConntrack:
     def full(self) -> tuple[int, int]:
         return len(self.live), self.most
 
-    def count(self, *sources: Address) -> Mapping[Address, int]:
+    def count(self, *sources: Address) -> Mapping[Address, Mapping[bytes, int]]:
         self.asked.append(frozenset(sources))
-        found = Counter(flow.src for flow in self.live)
-        return {source: found[source] for source in sources}
+        found = {source: Counter[bytes]() for source in sources}
+        for (source, to), number in Counter((f.src, f.dst) for f in self.live).items():
+            if source in found:
+                found[source][to.packed] += number
+        return found
 
     def flows(self, *sources: Address) -> Iterator[LiveFlow]:
         self.asked.append(frozenset(sources))

@@ -7,12 +7,14 @@ from itertools import pairwise
 
 import pytest
 
-from agent.crowd import SAID, Crowd, crowding
+from agent.crowd import LITTLE, PORTS, SAID, UNSEEN, Crowd, crowding, ports
 from agent.ports import LiveFlow
 from rules.facts import Client, Facts
 from rules.model import Address
+from rules.pace import BURST, SECONDS
 from tests.agent.fakes import FakeConntrack
 
+SITE, RESOLVER = ip_address("192.0.2.1"), ip_address("10.139.1.1")
 MAC = "00:16:3e:5e:6c:00"
 A, B, C, A6 = map(
     ip_address, ("10.137.0.5", "10.137.0.6", "10.137.0.7", "fd09:24ef:4179::a89:5")
@@ -43,10 +45,11 @@ class Table:
         self.spent += self.slow
         return self.spent
 
-    def put(self, source: Address, flows: int) -> None:
-        """Make it that many flows of one address."""
-        others = [flow for flow in self.conntrack.live if flow.src != source]
-        own = LiveFlow(source, ip_address("192.0.2.1"), 6, 443, None, source, b"")
+    def put(self, source: Address, flows: int, to: Address = SITE) -> None:
+        """Make it that many flows of one address to another one."""
+        at = source, to
+        others = [flow for flow in self.conntrack.live if (flow.src, flow.dst) != at]
+        own = LiveFlow(source, to, 6, 443, None, source, b"")
         self.conntrack.live = [*others, *[own] * flows]
 
     def look(self, facts: Facts = BEHIND_OTHERS) -> frozenset[int]:
@@ -100,6 +103,39 @@ def test_a_client_without_others_can_take_from_nobody(table: Table) -> None:
     table.put(A, TABLE)
 
     assert table.look(replace(BEHIND_OTHERS, clients=CLIENTS[:1])) == frozenset()
+
+
+LARGE = 1 << 18
+
+
+@pytest.mark.parametrize(("facts", "share"), [(BEHIND_OTHERS, 1 / 2), (LAST, 3 / 4)])
+def test_a_client_takes_no_more_ports_to_an_address_than_are_left(
+    facts: Facts, share: float, table: Table
+) -> None:
+    """However large the table is: the resolver is one address for all of them."""
+    table.conntrack.most = LARGE
+    most = int(share * ports(LARGE))
+    table.put(A, most, RESOLVER)
+    table.put(B, most)
+    assert table.look(facts) == frozenset()
+
+    table.put(A, most + 1, RESOLVER)
+    assert table.look(facts) == {11}
+    # Until then it may have opened so many more, and others find ports all the same.
+    assert most + LARGE // BURST + UNSEEN * LARGE // SECONDS < PORTS
+
+    table.put(A, most // 2, RESOLVER)
+    assert table.look(facts) == frozenset()
+
+
+def test_who_has_few_flows_to_an_address_is_not_held_for_those_who_have_many(
+    table: Table,
+) -> None:
+    table.conntrack.most = LARGE
+    table.put(A, PORTS, RESOLVER)
+    table.put(B, int(LITTLE * ports(LARGE)), RESOLVER)
+
+    assert table.look() == {11}
 
 
 def test_who_is_held_is_let_go_some_way_below(table: Table) -> None:
