@@ -60,6 +60,12 @@ TO_NETWORK = UNASKED | {
     "ipv6/conf/{}/proxy_ndp": 0,
 }
 
+# Fragments wait for the others of their packet in one place for all clients.  In the
+# kernel's 4 MB, for 30 and 60 s, 60 lone ones a second left no room for anybody's;
+# those of a packet that is whole come within milliseconds.
+_WAITING = ("ipv4/ipfrag_time", "netfilter/nf_conntrack_frag6_timeout")
+_ROOM = ("ipv4/ipfrag_high_thresh", "netfilter/nf_conntrack_frag6_high_thresh")
+
 # Forwarding is constant and comes first: turning it resets accept_redirects.
 # Without tcp_loose a flow cannot start in the middle, so a flow that was cut
 # stays cut.
@@ -80,6 +86,8 @@ OF_HOST = {
     "ipv4/conf/all/rp_filter": 0,
     "ipv4/conf/all/proxy_arp": 0,
     "ipv6/conf/all/accept_dad": 0,
+    **dict.fromkeys(_WAITING, 3),  # seconds
+    **dict.fromkeys(_ROOM, 1 << 24),  # bytes
 }
 
 VALUES: Mapping[Role, Mapping[str, int]] = MappingProxyType(

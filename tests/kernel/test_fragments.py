@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from agent import sysctl
+from agent.hardening import Role
 from rules.guard import GUARD_TEXT
 from rules.objects import GUARD
 from tests.proof.namespaces_apart import apart
@@ -40,6 +42,8 @@ link set {name} up
 link set far-{name} up
 """
 FIRST, GENUINE, PLANTED = b"x" * 1200, b"12345678", b"56781234"
+LAST = b"the last"  # as long as these
+LONE, MANY = 1440, 2000  # bytes before a fragment that is alone; how many of them
 UNGUARDED = f"flush chain {GUARD} prerouting"
 
 
@@ -122,6 +126,39 @@ def known() -> Iterator[str]:
 
 def nft(script: str) -> None:
     subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+
+
+def among(lone: int, version: int) -> bytes:
+    """Return what arrives first of two datagrams, of which one is in fragments.
+
+    Another client has sent ``lone`` ones before, of which the others never come.
+    """
+    ends = {name: own[version] for name, own in CLIENTS.items()}
+    other, genuine = (Datagram(n, a, HERE[version]) for n, a in ends.items())
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as here,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out,
+    ):
+        here.bind((genuine.target, PORT))
+        here.settimeout(PATIENCE)
+        for number in range(lone):
+            frame = other.fragment(b"y" * 1400, LONE, number)
+            out.sendto(frame, ("far-vif1.0", 0))
+        first = genuine.begin()
+        out.sendto(genuine.fragment(first, 0, 1), ("far-vif2.0", 0))
+        out.sendto(genuine.fragment(GENUINE, len(first), 1), ("far-vif2.0", 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as last:
+            last.sendto(LAST, (genuine.target, PORT))
+        return here.recv(2048)[-len(GENUINE) :]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_lone_fragments_of_a_client_leave_room_for_others(version: int) -> None:
+    """The control: in what the kernel gives by itself there is none."""
+    assert among(MANY, version) == LAST
+    sysctl.harden(Role.HOST)
+    assert among(MANY, version) == GENUINE
 
 
 def heard(genuine: Datagram, stranger: str) -> bytes:
