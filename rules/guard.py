@@ -37,6 +37,11 @@ OWN4 = "typeof oif . ip saddr;"
 OWN6 = "typeof oif . ip6 saddr;"
 HERE4 = "typeof iif . ip daddr;"
 ADOPTED = "type iface_index;"
+# A sender of a link-local address is a neighbour that the kernel remembers; it has room
+# for 1024 of all links, and keeps whom it heard of within 5 seconds
+# (neigh_forced_gc(), net/core/neighbour.c).
+NEAR = "type iface_index; size 65536; flags dynamic,timeout; timeout 1m;"
+SELDOM_NEAR = "update @near { iif limit rate 5/second burst 20 packets }"
 
 GUARD_TEXT = f"""
 add table {GUARD}
@@ -45,6 +50,7 @@ add set {GUARD} clients6 {{ {CLIENTS6} }}
 add set {GUARD} addresses4 {{ {ADDRESSES4} }}
 add set {GUARD} addresses6 {{ {ADDRESSES6} }}
 add set {GUARD} here4 {{ {HERE4} }}
+add set {GUARD} near {{ {NEAR} }}
 add chain {GUARD} from-vif
 add chain {GUARD} prerouting {{ type filter hook prerouting priority {EARLY}; }}
 add chain {GUARD} input {{ type filter hook input priority {BEFORE_FILTER}; }}
@@ -58,7 +64,8 @@ flush chain {GUARD} output
 add rule {GUARD} from-vif iif . ether saddr . ip saddr @clients4 accept
 add rule {GUARD} from-vif iif . ether saddr . ip6 saddr @clients6 accept
 add rule {GUARD} from-vif ip6 saddr {{ ::, fe80::/10 }} ip6 hoplimit 255 \
-icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} return
+icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} \
+{SELDOM_NEAR} return
 add rule {GUARD} from-vif ip saddr 0.0.0.0 ip daddr 255.255.255.255 \
 udp sport 68 udp dport 67 return
 add rule {GUARD} from-vif ip6 saddr fe80::/10 ip6 daddr ff02::1:2 \
