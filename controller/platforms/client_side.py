@@ -6,10 +6,11 @@ without a network, the gateway by a route and a MAC address that are fixed.  So
 a client has nobody on its link to ask for, and nothing to ask.
 """
 
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from controller import cables, namespaces
+from controller import cables, datagrams, namespaces
 from controller.ports import VIF_MAC, Pair
 
 ETH0 = "eth0"
@@ -50,6 +51,7 @@ def configure(net: Path, pairs: Iterable[Pair]) -> None:
     with namespaces.inside(net):
         settings = OF_AN_IPV6_CLIENT if has_ipv6 else OF_AN_IPV4_CLIENT
         sysctls(f"ipv6/conf/{ETH0}/", settings)
+        datagrams.send_alone(socket.if_nametoindex(ETH0))
         cables.up(ETH0, group=UPLINKS)
         cables.connect(ETH0, known, VIF_MAC, by_default=True)
 

@@ -25,6 +25,7 @@ from controller.platforms.netns import Netns
 from controller.platforms.processes import LOG_LIMIT, Agent
 from controller.ports import AgentStart, Command, Link, Pair, Platform
 from controller.supervise import Phase, Supervisor
+from tests.controller.test_datagrams import IPV4, UDP_SEGMENT
 from tests.lab.pinging import PATIENCE, answered
 
 pytestmark = pytest.mark.kernel
@@ -172,6 +173,23 @@ def test_a_client_says_nothing_by_itself(linked: Netns) -> None:
     icmp6_types = [packet[40] for packet in seen if packet[6] == 58]
     assert 128 in icmp6_types  # the echo request, so the capture works
     assert not {133, 134, 135, 136} & set(icmp6_types)
+
+
+def test_a_client_sends_each_datagram_alone(linked: Netns) -> None:
+    """No rule of its gateway would see that there are many (UDP_SEGMENT)."""
+    accept(linked)
+    assert answers(linked, str(V4.gateway))
+    with namespaces.inside(linked.net("sys-net")):
+        capture = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+        capture.bind(("vif1.0", IPV4))
+    with namespaces.inside(linked.net("work")):
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with capture, sender:
+        capture.settimeout(PATIENCE)
+        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1)
+        sender.sendto(b"xyz", (str(V4.gateway), 9))
+        packets = iter(lambda: capture.recv(2048), b"")
+        assert next(p for p in packets if p[9] == socket.IPPROTO_UDP).endswith(b"x")
 
 
 def test_an_ipv4_client_has_no_ipv6(platform: Netns) -> None:
