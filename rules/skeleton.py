@@ -23,6 +23,7 @@ INDEXES = "type iface_index;"
 # Each vif may ask for itself: one that floods us takes nothing from the others.
 ASKING = "type iface_index; size 65536; flags dynamic,timeout; timeout 1m;"
 SELDOM = "update @asking { iif limit rate 5/second burst 20 packets }"
+OFTEN = "update @pinging { iif limit rate 100/second }"
 OWN = "type iface_index : verdict;"
 
 # Ours to flush; custom-input and custom-forward belong to the user.
@@ -142,6 +143,7 @@ def _tables(w: Words) -> str:
         add set {t} own_in {{ {INDEXES} }}
         add set {t} vifs {{ {INDEXES} }}
         add set {t} asking {{ {ASKING} }}
+        add set {t} pinging {{ {ASKING} }}
         add map {t} own {{ {OWN} }}
         add map {t} clients {{ {w.clients} }}
         add set {t} sources {{ {w.sources} }}
@@ -200,7 +202,7 @@ def _local(w: Words) -> str:
         add rule {t} input iif @own_in ct direction reply \
 ct state established,related accept comment "replies to own traffic"
         add rule {t} input iif . {ip} saddr @sources {ip} daddr @here \
-{w.icmp} type echo-request limit rate 100/second accept comment "{PING.name}"
+{w.icmp} type echo-request {OFTEN} accept comment "{PING.name}"
         {w.asked}
         add rule {t} input iif . {ip} saddr @sources jump into-daemon
         add rule {t} input iif . {ip} saddr @sources goto refuse
