@@ -41,6 +41,8 @@ ADOPTED = "type iface_index;"
 # for 1024 of all links, and keeps whom it heard of within 5 seconds
 # (neigh_forced_gc(), net/core/neighbour.c).
 NEAR = "type iface_index; size 65536; flags dynamic,timeout; timeout 1m;"
+# An ICMP error is of the flow that it quotes, whoever sends it.
+OF_OTHERS = 'counter drop comment "error-of-others"'
 SELDOM_NEAR = "update @near { iif limit rate 5/second burst 20 packets }"
 
 GUARD_TEXT = f"""
@@ -52,11 +54,13 @@ add set {GUARD} addresses6 {{ {ADDRESSES6} }}
 add set {GUARD} here4 {{ {HERE4} }}
 add set {GUARD} near {{ {NEAR} }}
 add chain {GUARD} from-vif
+add chain {GUARD} odd
 add chain {GUARD} prerouting {{ type filter hook prerouting priority {EARLY}; }}
 add chain {GUARD} input {{ type filter hook input priority {BEFORE_FILTER}; }}
 add chain {GUARD} forward {{ type filter hook forward priority {BEFORE_FILTER}; }}
 add chain {GUARD} output {{ type filter hook output priority {BEFORE_FILTER}; }}
 flush chain {GUARD} from-vif
+flush chain {GUARD} odd
 flush chain {GUARD} prerouting
 flush chain {GUARD} input
 flush chain {GUARD} forward
@@ -80,7 +84,12 @@ add rule {GUARD} prerouting ip6 saddr @addresses6 counter drop comment "spoof-up
 add rule {GUARD} prerouting fib daddr . iif type != {{ local, broadcast, multicast }} \
 counter drop comment "strong-host"
 add rule {GUARD} input ct state invalid counter drop comment "in-invalid"
-add rule {GUARD} forward ct state invalid,untracked counter drop comment "fwd-invalid"
+add rule {GUARD} odd ct state invalid,untracked counter drop comment "fwd-invalid"
+add rule {GUARD} odd iifname "vif*" ct direction original \
+iif . ether saddr . ct original ip saddr != @clients4 {OF_OTHERS}
+add rule {GUARD} odd iifname "vif*" ct direction original \
+iif . ether saddr . ct original ip6 saddr != @clients6 {OF_OTHERS}
+add rule {GUARD} forward ct state invalid,untracked,related jump odd
 add rule {GUARD} forward ip hdrlength != 5 counter drop comment "ip-options"
 add rule {GUARD} forward iifgroup {CLIENT_GROUP} accept
 add rule {GUARD} forward oifgroup != {CLIENT_GROUP} counter drop comment "transit"
