@@ -29,6 +29,7 @@ TCP_TIMEOUT = 4.0
 
 MAX_OUTSTANDING = 64  # questions at a time
 MAX_REPLIES = 16  # looked at per question in one go
+SLICE = 0.1  # for replies, until others have their turn
 
 DNS_PORT = 53
 
@@ -137,8 +138,12 @@ class Names:
         """Take what arrived, ask what is due; return whether answers changed."""
         self._changed = False
         by_fd = {asked.exchange.fileno(): key for key, asked in self._asked.items()}
+        began = self._clock()
         for fd, _ in self._epoll.poll(0):
             self._receive(by_fd[fd])
+            # What is left is there the next time.
+            if self._clock() - began > SLICE:
+                break
         now = self._clock()
         for key, asked in list(self._asked.items()):
             if asked.deadline <= now:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A DNS message is believed only as the reply to the question that was asked."""
 
+import struct
 import subprocess
 import sys
 from ipaddress import ip_address
@@ -95,6 +96,11 @@ GOOD = reply("host.example. 300 A 192.0.2.1")
             ),
             found(9, "10.0.0.1"),
             id="no address of nobody or many, but private ones",
+        ),
+        pytest.param(
+            GOOD[:6] + struct.pack("!3H", 1000, 1000, 49) + GOOD[12:],
+            Failed("more than 2048 records"),
+            id="more than anybody reads",
         ),
         pytest.param(GOOD[:-3], Failed, id="cut in the middle"),
         pytest.param(reply() + b"junk", Failed, id="more than a message"),

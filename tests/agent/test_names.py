@@ -29,9 +29,13 @@ DEADLINE = 20.0  # seconds; only a failing test waits that long
 
 @dataclass
 class Clock:
+    """``passes``: how long it takes from one look to the next."""
+
     now: float = 1000.0
+    passes: float = 0.0
 
     def __call__(self) -> float:
+        self.now += self.passes
         return self.now
 
 
@@ -477,3 +481,22 @@ def test_no_name_has_addresses_without_end() -> None:
     record = Record().found(Found(many, 10), now=0.0)
 
     assert len(record.until) == record_of.MAX_ADDRESSES
+
+
+def test_replies_that_take_long_to_read_let_others_have_their_turn(
+    names: Names, server: Server, clock: Clock
+) -> None:
+    wanted = frozenset({"a.example", "b.example"})
+    names.want(wanted)
+    names.handle()
+    for asked in [server.asked() for _ in range(4)]:
+        addresses = ["192.0.2.1"] if asked.kind == "A" else ["2001:db8::1"]
+        server.tell(asked, asked.reply(*addresses))
+
+    clock.passes, told = 1.5 * timing.SLICE, []
+    while names.waiting():
+        clock.now = Clock.now  # nothing is given up meanwhile
+        settle(names)
+        told.append(names.waiting())
+
+    assert told == [3, 2, 1, 0]
