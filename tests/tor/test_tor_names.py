@@ -19,6 +19,7 @@ import pytest
 
 from controller import namespaces
 from rules.redirects import NAMES, NAMES_AT_ONCE
+from tests.controller.test_datagrams import UDP_SEGMENT
 from tests.tor.chain import CIRCUITS, Streams, TorChain
 
 pytestmark = [
@@ -98,6 +99,25 @@ def test_without_the_rule_it_gets_them_all(tor: TorChain) -> None:
             assert monotonic() < flood.began + CIRCUITS
             flood.ask()
         flood.close()
+
+
+def test_questions_of_a_byte_that_are_sent_as_one_do_not_end_tor(tor: TorChain) -> None:
+    """Its server of names falls by a single one (`rules.redirects.SHORTEST`)."""
+    before = tor.process("/usr/bin/tor")
+    with (
+        namespaces.inside(tor.net("anon")),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as many,
+    ):
+        many.connect(("10.139.1.1", 53))
+        many.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1)
+        many.send(b"x" * ROUND)
+    answer = tor.run(
+        *("anon", "dig", "+short", "+tries=3", "+time=10"),
+        *("@10.139.1.1", "A", tor.network.onion),
+    )
+
+    assert answer.startswith("10.")
+    assert tor.process("/usr/bin/tor") == before
 
 
 def test_its_agent_sees_how_large_tor_is(tor: TorChain) -> None:
