@@ -66,6 +66,7 @@ class Cutter:
             if before is not None:
                 self._flush(_gone(before.clients, clients))
                 self._end(_moved(before, facts), facts)
+            # Unlike keys(), a set of a dict is not hashed anew.
             for gone in set(self._judged) - self._known:
                 del self._judged[gone]
         concerned = self._known.intersection(changed)
