@@ -98,7 +98,7 @@ def gateway(
     lay(net, far, list(numbers))
     scene.uplink(net, "eth0", far, "gw0", CLIENT_MAC, VIF_MAC)
     ip(far, "link set gw0 up")
-    ip(net, *(f"link set {vif(n)} up" for n in numbers), "link set eth0 up")
+    ip(net, *(f"link set {vif(n)} group 2 up" for n in numbers), "link set eth0 up")
     ip(net, f"address add {here}/24 dev eth0")
     for interface in ("all", "eth0", *map(vif, numbers)):
         key = f"/proc/sys/net/ipv4/conf/{interface}/forwarding"

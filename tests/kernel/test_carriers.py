@@ -76,7 +76,7 @@ UP = f"""
 ip -n gateway link set lo up
 ip -n gateway link set eth0 up
 ip -n gateway link set tun9 up
-ip -n gateway link set vif1.0 up
+ip -n gateway link set vif1.0 group 2 up
 ip -n outside link set wan up
 ip -n far link set wan up
 ip -n client link set eth0 up

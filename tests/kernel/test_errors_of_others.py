@@ -35,7 +35,7 @@ SERVER = {4: "198.51.100.9", 6: "2001:db8:9::9"}
 TYPES = {4: 0x0800, 6: 0x86DD}
 CABLE = """
 link add {name} address {mac} type veth peer name far-{name}
-link set {name} up
+link set {name} group {group} up
 link set far-{name} up
 """
 ROUTES = f"""
@@ -60,7 +60,10 @@ def gateway() -> Iterator[None]:
         for key in FORWARDING:
             Path("/proc/sys/net", key).write_text("1")
         macs = {**dict.fromkeys(MACS, VIF_MAC), "eth0": "02:00:00:00:00:01"}
-        lines = "".join(CABLE.format(name=n, mac=m) for n, m in macs.items())
+        lines = "".join(
+            CABLE.format(name=n, mac=m, group=2 if n in MACS else 1)
+            for n, m in macs.items()
+        )
         tool = ["ip", "-batch", "-"]
         subprocess.run(tool, input=lines + ROUTES, text=True, check=True)
         nft(GUARD_TEXT + "".join(known()))
