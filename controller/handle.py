@@ -152,10 +152,9 @@ class Handler:
     def _up(self, request: Request) -> Work:
         try:
             return (yield from self.enforcer.enforce(Path(request.text("policy"))))
-        except RefusedError:
-            # Who was only started for this has nothing to do.
+        finally:
+            # Who was only started for what is refused has nothing to do.
             self.enforcer.leaving = self.enforcer.filed is None
-            raise
 
     def _apply(self, request: Request) -> Work:
         seconds = request.maybe_number("confirm")

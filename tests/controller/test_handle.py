@@ -718,6 +718,15 @@ def test_a_daemon_that_was_started_for_a_policy_that_is_refused_goes(
     assert not desk.handler.leaving
 
 
+def test_a_daemon_that_was_started_for_an_uplink_that_is_lacking_goes(
+    desk: Desk,
+) -> None:
+    desk.lacks = "net"
+
+    assert isinstance(desk.up(), Failure)
+    assert desk.handler.leaving
+
+
 def test_a_change_on_trial_is_in_force_and_is_put_back_with_its_file(
     desk: Desk,
 ) -> None:
