@@ -9,8 +9,10 @@ stays.  ``nic/DOMAIN`` below the runtime directory has the name.
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from socket import if_nameindex
 
 from controller import cables, namespaces
+from controller.nearest import expected
 from controller.platforms.host_network import default_interfaces
 from controller.ports import PlatformError, WayOut
 from rules.model import Family
@@ -98,8 +100,10 @@ class NicUplink:
 
     def _refuse_unfit(self, name: str) -> None:
         if not cables.exists(name):
-            raise PlatformError(f"{name}: no such interface")
-        if name == "lo" or name.startswith(("vif", "rv")):
+            there = [x for _, x in if_nameindex() if _may_be_card(x)]
+            hint = expected(name, ("host", "lab", *there))
+            raise PlatformError(f"{name}: no such interface, {hint}")
+        if not _may_be_card(name):
             raise PlatformError(f"{name}: not a network card")
         for sign, what in (
             ("bridge", "a bridge, expected a network card"),
@@ -113,6 +117,10 @@ class NicUplink:
             raise PlatformError(
                 f"{name}: this machine's only way out, expected another card"
             )
+
+
+def _may_be_card(name: str) -> bool:
+    return name != "lo" and not name.startswith(("vif", "rv"))
 
 
 def _has(net: Path, name: str) -> bool:

@@ -102,7 +102,9 @@ def test_a_sweep_brings_every_card_back_before_its_netvm_ends(
         ("vif1.0", "not a network card"),
         ("br0", "a bridge"),
         ("member", "part of a bridge"),
-        ("absent", "no such interface"),
+        ("absent", "no such interface, expected host, lab, .*card"),
+        ("car", r"no such interface, did you mean card\?"),
+        ("labb", r"no such interface, did you mean lab\?"),
     ],
 )
 def test_what_is_no_card_stays(
