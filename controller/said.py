@@ -10,10 +10,12 @@ from controller.settled import HOPELESS
 from controller.supervise import Phase
 from rules.model import Address
 
+BLOCKED = "blocked"  # `agent.machine.Way`
+MISSING = "its uplink has no address, or no next hop"
 # Those of `netvm.states`, `torvm.states` and `vpn.states`, and of an agent that
 # says nothing.  What another personality calls its own is none of them.
 CLOSED = frozenset(
-    {"blocked", "down", "connecting", "lost", "error"}
+    {BLOCKED, "down", "connecting", "lost", "error"}
     | {Phase.STARTING.value, Phase.FAILED.value}
 )
 
@@ -38,6 +40,7 @@ def problems(deployment: Deployment) -> Mapping[str, str]:
         name: "; ".join(notes) for name, notes in deployment.notes.items() if notes
     }
     return {
+        **{name: MISSING for name, x in states(deployment).items() if x == BLOCKED},
         **notes,
         **deployment.waiting(),
         **_failing(deployment),

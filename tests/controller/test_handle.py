@@ -275,6 +275,16 @@ def test_status_says_what_is_wrong_with_whom(desk: Desk) -> None:
     }
 
 
+def test_who_lets_nobody_out_says_what_is_missing(desk: Desk) -> None:
+    desk.world.platform.manners["net"] = Manners(state="blocked")
+    desk.up()
+    missing = "its uplink has no address, or no next hop"
+    assert status(desk)["net"] == ("blocked", missing)
+
+    desk.world.deployment.notes["net"] = ("card: no DHCP client here",)
+    assert status(desk)["net"] == ("blocked", "card: no DHCP client here")
+
+
 def test_a_denied_client_has_a_problem_and_a_stranger_is_nobodys(desk: Desk) -> None:
     errors = {WORK: "rule 0: what", "192.0.2.1": "who", "nobody": "\x1b"}
     desk.world.platform.manners["fw"] = Manners(errors=errors)
