@@ -4,10 +4,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from controller.nearest import one_of
 from rules.decide import ICMP, TCP, UDP
-from rules.model import MAX_PORT, Address
+from rules.model import MAX_PORT, Address, Name, RuleError, shown
 
 PROTOS: Mapping[str, int] = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
 DESTINATION = re.compile(
@@ -55,4 +56,16 @@ def question(proto: str | None, untrusted_destination: str) -> Question:
         raise QuestionError(f"icmp has no ports, expected {host}")
     if asked != "icmp" and (port is None or port > MAX_PORT):
         raise QuestionError(f"{asked} needs a port, expected {host}:PORT, 0 to 65535")
+    _named_or_numbered(host)
     return Question(host, asked, port)
+
+
+def _named_or_numbered(host: str) -> None:
+    try:
+        ip_address(host)
+    except ValueError:
+        try:
+            Name(host)
+        except RuleError:
+            text = "no address, and no name that can be asked for"
+            raise QuestionError(f"{shown(host)}: {text}") from None

@@ -226,6 +226,8 @@ def test_a_destination_is_a_host_and_perhaps_a_port(
         (None, "a:65536", "tcp needs a port, expected a:PORT, 0 to 65535"),
         (None, "", "expected HOST, HOST:PORT"),
         (None, "a:http", "expected HOST, HOST:PORT"),
+        (None, "10.0.0.256", "no address, and no name"),
+        ("tcp", "www.example.com/index:80", "no address, and no name"),
     ],
 )
 def test_what_is_no_destination_is_refused(
