@@ -119,7 +119,7 @@ VERBS = (
     Verb("plan", "Show what apply would change; exit 1 if there is anything."),
     Verb(
         "apply",
-        "Make the running domains what the policy file says.",
+        "Make the running domains what the policy file that is up says by now.",
         (),
         (
             Option(
