@@ -81,9 +81,9 @@ class CtNetlink:
         for version, found in self._of(sources, (_ORIGINAL,)):
             yield _flow(version, found)
 
-    def delete(self, flow: LiveFlow) -> None:
-        """Cut one connection; nothing happens if it is gone already."""
-        self._kernel.do(_deletion(family(flow.src), flow.handle))
+    def delete(self, *flows: LiveFlow) -> None:
+        """Cut connections; nothing happens if one is gone already."""
+        self._kernel.do(*(_deletion(family(flow.src), flow.handle) for flow in flows))
 
     def end(self, source: Address, packets: Iterable[Packet]) -> bool:
         """Cut the connections that ``source`` opened by TCP or UDP packets like these.

@@ -129,9 +129,11 @@ class Cutter:
     ) -> None:
         if not looked_at:
             return
-        for flow in tuple(self.conntrack.flows(*looked_at)):
-            if not _stays(flow, facts, programs, self._known):
-                self.conntrack.delete(flow)
+        found = self.conntrack.flows(*looked_at)
+        # All at once: a client that has many must not keep us from the others.
+        self.conntrack.delete(
+            *[f for f in found if not _stays(f, facts, programs, self._known)]
+        )
 
 
 def _gone(before: Iterable[Client], clients: Iterable[Client]) -> set[Client]:

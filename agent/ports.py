@@ -140,8 +140,8 @@ class Conntrack(Protocol):
         One call for many costs about as much as one for a few.
         """
 
-    def delete(self, flow: LiveFlow) -> None:
-        """Cut one connection; nothing happens if it is gone already."""
+    def delete(self, *flows: LiveFlow) -> None:
+        """Cut connections; nothing happens if one is gone already."""
 
     def end(self, source: Address, packets: Iterable[Packet]) -> bool:
         """Cut the connections that ``source`` opened by TCP or UDP packets like these.

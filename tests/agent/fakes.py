@@ -259,6 +259,7 @@ class FakeConntrack:
     asked: list[frozenset[Address]] = field(default_factory=list)
     ended: list[tuple[Address, Packet]] = field(default_factory=list)
     finds: bool = True
+    deletions: list[int] = field(default_factory=list)
     refuses: OSError | None = None
     most: int = 100
 
@@ -277,11 +278,13 @@ class FakeConntrack:
         self.asked.append(frozenset(sources))
         return iter([flow for flow in self.live if flow.src in sources])
 
-    def delete(self, flow: LiveFlow) -> None:
-        if self.refuses:
+    def delete(self, *flows: LiveFlow) -> None:
+        self.deletions.append(len(flows))
+        if flows and self.refuses:
             raise self.refuses
-        self.live.remove(flow)
-        self.effects.append(f"cut {flow.src}")
+        for flow in flows:
+            self.live.remove(flow)
+            self.effects.append(f"cut {flow.src}")
 
     def end(self, source: Address, packets: Iterable[Packet]) -> bool:
         packets = set(packets) if self.live else set()

@@ -122,6 +122,17 @@ def either(
     return cutter
 
 
+def test_flows_that_go_do_so_together(
+    conntrack: FakeConntrack, cutter: Cutter, programs: Programs
+) -> None:
+    """A client may have very many, and nobody else is served meanwhile."""
+    conntrack.live = [*GOES.values(), *STAYS.values()]
+
+    cutter.cut(OPEN, FACTS, programs, {A, A6, B})
+
+    assert conntrack.deletions == [len(GOES)]
+
+
 @pytest.mark.parametrize(
     ("live", "stays"),
     [*((each, True) for each in STAYS.values()), *((x, False) for x in GOES.values())],
