@@ -5,7 +5,6 @@ import pytest
 
 from tests.e2e.machine import until
 from tests.e2e.openvpn_room import PORT, WITH_LOGIN, room
-from tests.e2e.test_openvpn_troubles import closed
 from tests.e2e.vpn_room import PATIENCE, PROVIDER
 from tests.vpn.openvpn_server import PASSWORD, USER, profile
 
@@ -25,7 +24,7 @@ def test_a_wrong_password_is_named_and_the_right_one_works() -> None:
         where = f"({PROVIDER} port {PORT}/udp)"
         made.says(f"wrong user name or password {where}")
         assert made.vpn()["state"] == "error"
-        assert closed(made)
+        assert made.closed()
 
         made.give(f"{USER}\n{PASSWORD}\n", "login")
         made.machine.up()
