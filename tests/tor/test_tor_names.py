@@ -112,7 +112,7 @@ def test_questions_of_a_byte_that_are_sent_as_one_do_not_end_tor(tor: TorChain) 
         many.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1)
         many.send(b"x" * ROUND)
     answer = tor.run(
-        *("anon", "dig", "+short", "+tries=3", "+time=10"),
+        *("anon2", "dig", "+short", "+tries=3", "+time=10"),
         *("@10.139.1.1", "A", tor.network.onion),
     )
 
