@@ -72,6 +72,25 @@ class Flood:
         return str(held).count(".onion")
 
 
+def test_questions_of_a_byte_that_are_sent_as_one_do_not_end_tor(tor: TorChain) -> None:
+    """Its server of names falls by a single one (`rules.redirects.SHORTEST`)."""
+    before = tor.process("/usr/bin/tor")
+    with (
+        namespaces.inside(tor.net("anon")),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as many,
+    ):
+        many.connect(("10.139.1.1", 53))
+        many.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1)
+        many.send(b"x" * ROUND)
+    answer = tor.run(
+        *("anon2", "dig", "+short", "+tries=3", "+time=10"),
+        *("@10.139.1.1", "A", tor.network.onion),
+    )
+
+    assert answer.startswith("10.")
+    assert tor.process("/usr/bin/tor") == before
+
+
 def test_a_client_gets_no_more_than_its_share_of_names(tor: TorChain) -> None:
     """And another one has an answer at once, whatever is asked meanwhile."""
     with tor.watched() as streams:
@@ -99,25 +118,6 @@ def test_without_the_rule_it_gets_them_all(tor: TorChain) -> None:
             assert monotonic() < flood.began + CIRCUITS
             flood.ask()
         flood.close()
-
-
-def test_questions_of_a_byte_that_are_sent_as_one_do_not_end_tor(tor: TorChain) -> None:
-    """Its server of names falls by a single one (`rules.redirects.SHORTEST`)."""
-    before = tor.process("/usr/bin/tor")
-    with (
-        namespaces.inside(tor.net("anon")),
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as many,
-    ):
-        many.connect(("10.139.1.1", 53))
-        many.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1)
-        many.send(b"x" * ROUND)
-    answer = tor.run(
-        *("anon2", "dig", "+short", "+tries=3", "+time=10"),
-        *("@10.139.1.1", "A", tor.network.onion),
-    )
-
-    assert answer.startswith("10.")
-    assert tor.process("/usr/bin/tor") == before
 
 
 def test_its_agent_sees_how_large_tor_is(tor: TorChain) -> None:
