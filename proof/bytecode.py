@@ -106,8 +106,8 @@ class Element:
     """An element of a set or map.
 
     ``end`` is the last key of a range of a concatenation.  ``sure`` is False
-    when it may vanish (a timeout) or has conditions of its own.  ``limit``: its
-    condition is that a rate is exceeded.
+    when it may vanish (a timeout) or has conditions of its own.  ``limit``: whether
+    its condition is that a rate is exceeded, None if it is no limit.
     """
 
     key: bytes
@@ -115,7 +115,7 @@ class Element:
     value: bytes | Verdict | None = None
     flags: int = 0
     sure: bool = True
-    limit: bool = False
+    limit: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,8 @@ def exceeded(values: Mapping[int, bytes]) -> bool:
     return bool(number(values.get(_LIMIT_FLAGS), "limit") & _OVER)
 
 
-def if_exceeded(raw: bytes) -> bool:
-    """Return whether an expression (NFTA_EXPR_…) is such a limit."""
+def limited(raw: bytes) -> bool | None:
+    """Return `exceeded` of an expression (NFTA_EXPR_…), None if it is no limit."""
     found = attributes(raw)
     is_limit = text(found.get(1, b"")) == "limit"
-    return is_limit and exceeded(attributes(found.get(2, b"")))
+    return exceeded(attributes(found.get(2, b""))) if is_limit else None

@@ -20,7 +20,7 @@ from proof.bytecode import (
     Rule,
     Set,
     data,
-    if_exceeded,
+    limited,
 )
 from proof.netlink import (
     Attributes,
@@ -208,7 +208,7 @@ def _element(found: Attributes, what: str) -> Element:
         value=data(found[_ELEM_DATA], what) if _ELEM_DATA in found else None,
         flags=number(found.get(3), what),
         sure=not uncertain,
-        limit=if_exceeded(found.get(_ELEM_EXPR, b"")),
+        limit=limited(found.get(_ELEM_EXPR, b"")),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from proof import loading, matches
-from proof.bytecode import Code, Verdict, data, exceeded, if_exceeded
+from proof.bytecode import Code, Verdict, data, exceeded, limited
 from proof.netlink import Attributes, need, number, text
 from proof.outcome import End, Nat, Outcome, Translation
 from proof.rule import RuleRun
@@ -114,19 +114,23 @@ def limit(this: RuleRun, values: Attributes) -> None:
 
 
 def dynset(this: RuleRun, values: Attributes) -> None:
-    """Count the packet in a set, and hold if its own limit there is exceeded.
+    """Count the packet in a set, and hold as its own limit there says.
 
     An element has the limit it was made with, which need not be the rule's.
     """
     place = this.place._replace(name=text(need(values, 1, "dynset")))
     entries = this.tools.sets(place).entries
-    limits = all(element.limit for _, element in entries)
+    own = limited(values.get(_EXPRESSION, b""))
+    limits = {own, *(element.limit for _, element in entries)}
     plain = not {_TO_VALUE, _EXPRESSIONS} & values.keys()
     inverted = number(values.get(_DYNSET_FLAGS), "dynset") != 0
-    if plain and limits and not inverted and if_exceeded(values.get(_EXPRESSION, b"")):
-        this.keep(this.too_many())
-    else:
-        this.keep(this.doubt("dynset"))
+    match own:
+        case True if plain and not inverted and limits == {True}:
+            this.keep(this.too_many())
+        case False if plain and not inverted and limits == {False}:
+            this.keep(this.doubt(WITHIN))
+        case _:
+            this.keep(this.doubt("dynset"))
 
 
 STEPS: Mapping[str, Callable[[RuleRun, Attributes], None]] = {

@@ -328,21 +328,21 @@ def test_log_tells_what_was_decided(home: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "line"),
+    ("before", "after"),
     [
-        ('uplink = "lab"', 'uplinc = "lab"', 15),
-        ('netvm = "sys-firewall"', 'netvm = "sys-moon"', 32),
-        ("proto=tcp dstports=443", "proto=tcp dstports=99999", 35),
-        ("[domains.vault]", "[domains.vault", 60),
+        ('uplink = "lab"', 'uplinc = "lab"'),
+        ('netvm = "sys-firewall"', 'netvm = "sys-moon"'),
+        ("proto=tcp dstports=443", "proto=tcp dstports=99999"),
+        ("[domains.vault]", "[domains.vault"),
     ],
     ids=["key", "netvm", "ports", "toml"],
 )
 def test_a_bad_policy_is_named_by_line_and_changes_nothing(
-    home: Machine, before: str, after: str, line: int
+    home: Machine, before: str, after: str
 ) -> None:
     stream = home.stream("untrusted")
     status = home.status()
-    assert before in HOME
+    line = HOME[: HOME.index(before)].count("\n") + 1
     home.policy.write_text(HOME.replace(before, after, 1))
     for words in (("up", str(home.policy)), ("apply",), ("plan",)):
         done = home.ravelin(*words)

@@ -16,6 +16,7 @@ from proof.netlink import attribute
 from proof.outcome import End, Nat, Outcome, Translation
 from proof.relabel import where
 from proof.routes import Routing
+from proof.statements import WITHIN
 from proof.trace import Trace
 from tests.proof.namespaces_apart import apart
 
@@ -132,7 +133,8 @@ def test_a_doubt_is_named_and_keeps_its_guard() -> None:
         ("limit rate 1/second drop", End.DROP, 0),
         ("limit rate over 1/second drop", End.ACCEPT, 0),
         (PACED, End.ACCEPT, 0),
-        ("update @pace { iif limit rate 1/second } drop", End.ACCEPT, 1),
+        ("update @pace { iif limit rate 1/second } drop", End.DROP, 0),
+        ("update @pace { iif counter } drop", End.ACCEPT, 1),
     ],
 )
 def test_a_packet_that_comes_alone_is_within_a_limit(
@@ -196,7 +198,7 @@ def test_each_visit_to_a_limit_of_another_chain_has_a_doubt_of_its_own() -> None
         pytest.param(PACED, "1 limit rate over 9/hour", TOO_MANY, id="other limits"),
         pytest.param(PACED, "1", "dynset", id="an element without a limit"),
         pytest.param(PACED, "1 limit rate 1/hour", "dynset", id="the other way round"),
-        pytest.param(PACED.replace("over ", ""), "", "dynset", id="within a rate"),
+        pytest.param(PACED.replace("over ", ""), "", WITHIN, id="within a rate"),
         pytest.param("update @pace { iif } drop", "", "dynset", id="no limit at all"),
     ],
 )
