@@ -153,7 +153,7 @@ class Server:
             "dh none",
             self.control,
             # How long it may say nothing: longer than a busy machine stands still.
-            "keepalive 1 10",
+            "keepalive 1 5",
             "suppress-timestamps",
             "verb 3",
             *self.more,
