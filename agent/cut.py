@@ -92,7 +92,8 @@ class Cutter:
         for address in addresses:
             before = self._judged.get(address)
             meaning = programs[address].ground
-            packets = None if before is None else _packets(losses(before, meaning))
+            lost = None if before is None else losses(before, meaning)
+            packets = None if lost is None else _packets(lost)
             if packets is None or not self.conntrack.end(
                 address,
                 (
@@ -170,10 +171,10 @@ def _may_ask(client: Client, facts: Facts) -> bool:
     return port is not None and port.control != 0
 
 
-def _packets(matches: Iterable[Match] | None) -> list[Packet] | None:
+def _packets(matches: Iterable[Match]) -> list[Packet] | None:
     """Return all that match, None if they are not `FEW` of single hosts and ports."""
     found: list[Packet] = []
-    for match in matches or ():
+    for match in matches:
         networks, protocols, ports = match.networks, match.protocols, match.ports
         if not (networks and protocols and ports) or ports.first != ports.last:
             return None
@@ -184,7 +185,7 @@ def _packets(matches: Iterable[Match] | None) -> list[Packet] | None:
             for network in networks
             for number in protocols
         ]
-    return found if matches is not None and len(found) <= FEW else None
+    return found if len(found) <= FEW else None
 
 
 def _stays(

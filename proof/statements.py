@@ -124,13 +124,10 @@ def dynset(this: RuleRun, values: Attributes) -> None:
     limits = {own, *(element.limit for _, element in entries)}
     plain = not {_TO_VALUE, _EXPRESSIONS} & values.keys()
     inverted = number(values.get(_DYNSET_FLAGS), "dynset") != 0
-    match own:
-        case True if plain and not inverted and limits == {True}:
-            this.keep(this.too_many())
-        case False if plain and not inverted and limits == {False}:
-            this.keep(this.doubt(WITHIN))
-        case _:
-            this.keep(this.doubt("dynset"))
+    if not plain or inverted or len(limits) > 1 or own is None:
+        this.keep(this.doubt("dynset"))
+    else:
+        this.keep(this.too_many() if own else this.doubt(WITHIN))
 
 
 STEPS: Mapping[str, Callable[[RuleRun, Attributes], None]] = {

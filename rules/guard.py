@@ -17,7 +17,7 @@ and added, even within one transaction, lets packets through.
 """
 
 from rules.facts import CLIENT_GROUP
-from rules.objects import ARP_GUARD, GUARD
+from rules.objects import ARP_GUARD, EACH_VIF, GUARD, SELDOM
 
 NETDEV_GUARD = "netdev ravelin-guard"
 
@@ -40,10 +40,10 @@ ADOPTED = "type iface_index;"
 # A sender of a link-local address is a neighbour that the kernel remembers; it has room
 # for 1024 of all links, and keeps whom it heard of within 5 seconds
 # (neigh_forced_gc(), net/core/neighbour.c).
-NEAR = "type iface_index; size 65536; flags dynamic,timeout; timeout 1m;"
+NEAR = f"{EACH_VIF} timeout 1m;"
+SELDOM_NEAR = f"update @near {SELDOM}"
 # An ICMP error is of the flow that it quotes, whoever sends it.
 OF_OTHERS = 'counter drop comment "error-of-others"'
-SELDOM_NEAR = "update @near { iif limit rate 5/second burst 20 packets }"
 
 GUARD_TEXT = f"""
 add table {GUARD}

@@ -16,6 +16,12 @@ IP6 = "ip6 qubes"
 GUARD = "inet ravelin-guard"
 ARP_GUARD = "arp ravelin-guard"
 
+EACH_VIF = "type iface_index; size 65536; flags dynamic,timeout;"
+"""The declaration, but for its timeout, of a set that counts for each vif by itself:
+one that floods us takes nothing from the others."""
+SELDOM = "{ iif limit rate 5/second burst 20 packets }"
+"""What such a set counts where a client has little to ask."""
+
 
 def chain_name(address: Address) -> str:
     """Return the name of the chain that holds the rules of ``address``."""

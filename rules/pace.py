@@ -10,13 +10,12 @@ net/netfilter/nf_nat_core.c), so a packet of a known flow pays nothing.  It is t
 hook before routing: what is refused here leaves no entry, wherever it was going.
 """
 
-from rules.objects import GUARD
+from rules.objects import EACH_VIF, GUARD
 
 HELD = "type iface_index;"
 # In so many seconds without a new flow a burst is earned again (`BURST`, `SECONDS`), so
 # what was counted of a client may be forgotten then, and with it one that is gone.
 FORGOTTEN = 10
-OPENING = "type iface_index; size 65536; flags dynamic,timeout;"
 FIRST = -110  # just before dstnat (-100), so before a question is translated
 
 USUAL = 1 << 18
@@ -33,7 +32,7 @@ def pace(table: int) -> str:
     rate, burst = max(1, table // SECONDS), max(1, table // BURST)
     return f"""
 add set {GUARD} held {{ {HELD} }}
-add set {GUARD} pace {{ {OPENING} timeout {FORGOTTEN}s; }}
+add set {GUARD} pace {{ {EACH_VIF} timeout {FORGOTTEN}s; }}
 add chain {GUARD} opening {{ type nat hook prerouting priority {FIRST}; }}
 flush chain {GUARD} opening
 add rule {GUARD} opening iif @held counter drop comment "held"

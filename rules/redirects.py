@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from rules.facts import Client, Facts
 from rules.flows import CONTROL_PORT, INTO_DAEMON, Allowed
 from rules.model import Family, family
-from rules.objects import Key, Map, Object, chain_name
+from rules.objects import EACH_VIF, Key, Map, Object, chain_name
 from rules.skeleton import V4, V6, Words
 
 # A UDP header and one of DNS (RFC 1035, 4.1.1).  tor's DNS server is libevent's,
@@ -35,7 +35,7 @@ SHORTEST = 8 + 12
 NAMES = 20  # a second …
 NAMES_AT_ONCE = 1000  # … and so many after a rest of this many seconds:
 REST = NAMES_AT_ONCE // NAMES
-NAMING = f"type iface_index; size 65536; flags dynamic,timeout; timeout {REST}s;"
+NAMING = f"{EACH_VIF} timeout {REST}s;"
 TOO_MANY = f"""update @naming \
 {{ iif limit rate over {NAMES}/second burst {NAMES_AT_ONCE} packets }} \
 counter drop comment "too many names\""""

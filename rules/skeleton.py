@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from textwrap import dedent
 
 from rules.flows import ADDRESSES, OWN_NAMES, OWN_TRAFFIC, PING
-from rules.objects import IP, IP6
+from rules.objects import EACH_VIF, IP, IP6, SELDOM
 
 INDEXES = "type iface_index;"
-# Each vif may ask for itself: one that floods us takes nothing from the others.
-ASKING = "type iface_index; size 65536; flags dynamic,timeout; timeout 1m;"
-SELDOM = "update @asking { iif limit rate 5/second burst 20 packets }"
+ASKING = f"{EACH_VIF} timeout 1m;"
+ASKED = f"update @asking {SELDOM}"
 OFTEN = "update @pinging { iif limit rate 100/second }"
 OWN = "type iface_index : verdict;"
 
@@ -87,9 +86,9 @@ V4 = Words(
     # RFC 2131, 4.1: who has no address broadcasts, who renews one uses it.
     asked=f"""
         add rule ip qubes input iif @vifs ip saddr 0.0.0.0 ip daddr 255.255.255.255 \
-udp sport 68 udp dport 67 {SELDOM} accept comment "{ADDRESSES.name}"
+udp sport 68 udp dport 67 {ASKED} accept comment "{ADDRESSES.name}"
         add rule ip qubes input iif . ip saddr @sources \
-udp sport 68 udp dport 67 {SELDOM} accept comment "{ADDRESSES.name}"
+udp sport 68 udp dport 67 {ASKED} accept comment "{ADDRESSES.name}"
         """,
     told=f"""
         add rule ip qubes output oif @vifs ip daddr 255.255.255.255 \
@@ -121,9 +120,9 @@ accept comment "neighbours"
     # RFC 8415, 7.2; RFC 4861, 6.1
     asked=f"""
         add rule ip6 qubes input iif @vifs ip6 saddr fe80::/10 ip6 daddr ff02::1:2 \
-udp sport 546 udp dport 547 {SELDOM} accept comment "{ADDRESSES.name}"
+udp sport 546 udp dport 547 {ASKED} accept comment "{ADDRESSES.name}"
         add rule ip6 qubes input iif @vifs ip6 saddr {{ ::, fe80::/10 }} \
-ip6 hoplimit 255 icmpv6 type nd-router-solicit {SELDOM} accept \
+ip6 hoplimit 255 icmpv6 type nd-router-solicit {ASKED} accept \
 comment "{ADDRESSES.name}"
         """,
     told=f"""

@@ -5,9 +5,7 @@ conntrack takes an error for a part of the flow that it quotes, so to the server
 would come from whoever opened that.
 """
 
-import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,24 +18,13 @@ from scapy.packet import Packet, Raw
 
 from rules.guard import GUARD_TEXT
 from rules.objects import GUARD
-from tests.proof.namespaces_apart import apart
+from tests.kernel.cabled import CLIENTS, MACS, SERVER, VIF_MAC, cabled, known, nft
 
 pytestmark = pytest.mark.kernel
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
-VIF_MAC, ROUTER = "fe:ff:ff:ff:ff:ff", "02:00:00:00:00:02"
-MACS = {"vif1.0": "00:16:3e:5e:6c:00", "vif2.0": "00:16:3e:5e:6c:01"}
-CLIENTS = {
-    "vif1.0": {4: "10.137.0.5", 6: "fd09:24ef:4179::a89:5"},
-    "vif2.0": {4: "10.137.0.6", 6: "fd09:24ef:4179::a89:6"},
-}
-SERVER = {4: "198.51.100.9", 6: "2001:db8:9::9"}
+ROUTER = "02:00:00:00:00:02"
 TYPES = {4: 0x0800, 6: 0x86DD}
-CABLE = """
-link add {name} address {mac} type veth peer name far-{name}
-link set {name} group {group} up
-link set far-{name} up
-"""
 ROUTES = f"""
 neighbour add {SERVER[4]} dev eth0 lladdr {ROUTER}
 neighbour add {SERVER[6]} dev eth0 lladdr {ROUTER}
@@ -53,33 +40,12 @@ UNGUARDED = f"flush chain {GUARD} odd"
 @pytest.fixture(autouse=True)
 def gateway() -> Iterator[None]:
     """A guard alone: whatever it lets pass goes on to the server."""
-    processors = os.sched_getaffinity(0)
-    # A veth hands over on the processor of who sends, in order.
-    os.sched_setaffinity(0, {min(processors)})
-    with apart():
+    macs = {**dict.fromkeys(MACS, VIF_MAC), "eth0": "02:00:00:00:00:01"}
+    with cabled(macs, ROUTES):
         for key in FORWARDING:
             Path("/proc/sys/net", key).write_text("1")
-        macs = {**dict.fromkeys(MACS, VIF_MAC), "eth0": "02:00:00:00:00:01"}
-        lines = "".join(
-            CABLE.format(name=n, mac=m, group=2 if n in MACS else 1)
-            for n, m in macs.items()
-        )
-        tool = ["ip", "-batch", "-"]
-        subprocess.run(tool, input=lines + ROUTES, text=True, check=True)
         nft(GUARD_TEXT + "".join(known()))
         yield
-    os.sched_setaffinity(0, processors)
-
-
-def known() -> Iterator[str]:
-    for device, addresses in CLIENTS.items():
-        for version, address in addresses.items():
-            framed = f"{device} . {MACS[device]} . {address}"
-            yield f"add element {GUARD} clients{version} {{ {framed} }}\n"
-
-
-def nft(script: str) -> None:
-    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
 
 
 def datagram(source: str, target: str, text: bytes, version: int) -> Packet:

@@ -6,41 +6,25 @@ in by.  What a stranger plants has the sum of what it takes the place of, so tha
 checksum of UDP does not tell.
 """
 
-import os
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from agent import sysctl
-from agent.hardening import Role
 from rules.guard import GUARD_TEXT
 from rules.objects import GUARD
-from tests.proof.namespaces_apart import apart
+from tests.kernel.cabled import CLIENTS, MACS, SERVER, VIF_MAC, cabled, known, nft
 
 pytestmark = pytest.mark.kernel
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 PORT, UDP, FRAGMENT = 9, 17, 44
-VIF_MAC, UP_MAC = "fe:ff:ff:ff:ff:ff", "02:00:00:00:00:01"
-MACS = {"vif1.0": "00:16:3e:5e:6c:00", "vif2.0": "00:16:3e:5e:6c:01"}
-ROUTER = "02:00:00:00:00:02"
+UP_MAC, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 HERE = {4: "10.137.255.254", 6: "fd09:24ef:4179::a89:fffe"}
 OWN = {4: "192.0.2.1", 6: "2001:db8::1"}
-SERVER = {4: "198.51.100.9", 6: "2001:db8:9::9"}
-CLIENTS = {
-    "vif1.0": {4: "10.137.0.5", 6: "fd09:24ef:4179::a89:5"},
-    "vif2.0": {4: "10.137.0.6", 6: "fd09:24ef:4179::a89:6"},
-}
-CABLE = """
-link add {name} address {mac} type veth peer name far-{name}
-link set {name} up
-link set far-{name} up
-"""
 FIRST, GENUINE, PLANTED = b"x" * 1200, b"12345678", b"56781234"
 LAST = b"the last"  # as long as these
 LONE, MANY = 1440, 2000  # bytes before a fragment that is alone; how many of them
@@ -97,68 +81,16 @@ def _sum(data: bytes) -> int:
 @pytest.fixture(autouse=True)
 def gateway() -> Iterator[None]:
     """A guard alone: whatever it lets in is heard by a socket."""
-    processors = os.sched_getaffinity(0)
-    # A veth hands over on the processor of who sends, in order.
-    os.sched_setaffinity(0, {min(processors)})
-    with apart():
-        macs = {**dict.fromkeys(MACS, VIF_MAC), "eth0": UP_MAC}
-        lines = "".join(CABLE.format(name=n, mac=m) for n, m in macs.items())
-        ip = ["ip", "-batch", "-"]
-        subprocess.run(ip, input=f"link set lo up\n{lines}", text=True, check=True)
-        for where, addresses in (("lo", HERE), ("eth0", OWN)):
-            for version, address in addresses.items():
-                words = f"address add {address} dev {where} {'nodad' * (version == 6)}"
-                subprocess.run(["ip", *words.split()], check=True)
-        subprocess.run(["ip", "route", "add", "default", "dev", "eth0"], check=True)
-        nft(GUARD_TEXT + "".join(known()))
+    addresses = (
+        f"address add {address} dev {where} {'nodad' * (version == 6)}"
+        for where, both in (("lo", HERE), ("eth0", OWN))
+        for version, address in both.items()
+    )
+    macs = {**dict.fromkeys(MACS, VIF_MAC), "eth0": UP_MAC}
+    with cabled(macs, *addresses, "route add default dev eth0"):
+        here = f"add element {GUARD} here4 {{ eth0 . {OWN[4]} }}\n"
+        nft(GUARD_TEXT + "".join(known()) + here)
         yield
-    os.sched_setaffinity(0, processors)
-
-
-def known() -> Iterator[str]:
-    for device, addresses in CLIENTS.items():
-        for version, address in addresses.items():
-            framed = f"{device} . {MACS[device]} . {address}"
-            yield f"add element {GUARD} clients{version} {{ {framed} }}\n"
-            yield f"add element {GUARD} addresses{version} {{ {address} }}\n"
-    yield f"add element {GUARD} here4 {{ eth0 . {OWN[4]} }}\n"
-
-
-def nft(script: str) -> None:
-    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
-
-
-def among(lone: int, version: int) -> bytes:
-    """Return what arrives first of two datagrams, of which one is in fragments.
-
-    Another client has sent ``lone`` ones before, of which the others never come.
-    """
-    ends = {name: own[version] for name, own in CLIENTS.items()}
-    other, genuine = (Datagram(n, a, HERE[version]) for n, a in ends.items())
-    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
-    with (
-        socket.socket(family, socket.SOCK_DGRAM) as here,
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out,
-    ):
-        here.bind((genuine.target, PORT))
-        here.settimeout(PATIENCE)
-        for number in range(lone):
-            frame = other.fragment(b"y" * 1400, LONE, number)
-            out.sendto(frame, ("far-vif1.0", 0))
-        first = genuine.begin()
-        out.sendto(genuine.fragment(first, 0, 1), ("far-vif2.0", 0))
-        out.sendto(genuine.fragment(GENUINE, len(first), 1), ("far-vif2.0", 0))
-        with socket.socket(family, socket.SOCK_DGRAM) as last:
-            last.sendto(LAST, (genuine.target, PORT))
-        return here.recv(2048)[-len(GENUINE) :]
-
-
-@pytest.mark.parametrize("version", [4, 6])
-def test_lone_fragments_of_a_client_leave_room_for_others(version: int) -> None:
-    """The control: in what the kernel gives by itself there is none."""
-    assert among(MANY, version) == LAST
-    sysctl.harden(Role.HOST)
-    assert among(MANY, version) == GENUINE
 
 
 def heard(genuine: Datagram, stranger: str) -> bytes:

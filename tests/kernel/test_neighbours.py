@@ -4,7 +4,6 @@
 The kernel remembers whoever asks for its address, and all links share the room.
 """
 
-import os
 import socket
 import struct
 import subprocess
@@ -17,45 +16,31 @@ import pytest
 
 from rules.guard import GUARD_TEXT
 from rules.objects import GUARD
-from tests.proof.namespaces_apart import apart
+from tests.kernel.cabled import VIF_MAC, cable, cabled, ip, nft
 
 pytestmark = pytest.mark.kernel
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 ROUTER = IPv6Address("fe80::fcff:ffff:feff:ffff")
-VIF_MAC, CLIENT_MAC = bytes.fromhex("feffffffffff"), bytes.fromhex("00163e5e6c00")
+VIF_BYTES = bytes.fromhex(VIF_MAC.replace(":", ""))
+CLIENT_MAC = bytes.fromhex("00163e5e6c00")
 VIFS = ("vif1.0", "vif2.0")
-CABLE = """
-link add {vif} address fe:ff:ff:ff:ff:ff type veth peer name far-{vif}
-link set far-{vif} up
-link set {vif} up
-"""
 SOLICITATION, ICMPV6, HOPS = 135, 58, 255
 AT_ONCE, MANY, FEW = 20, 200, 10
 
 
 @pytest.fixture(autouse=True)
 def gateway() -> Iterator[None]:
-    processors = os.sched_getaffinity(0)
-    # A veth hands over on the processor of who sends, before the call returns.
-    os.sched_setaffinity(0, {min(processors)})
-    with apart():
+    with cabled({}):
         Path("/proc/sys/net/ipv6/conf/default/addr_gen_mode").write_text("1")
-        lines = "".join(CABLE.format(vif=vif) for vif in VIFS)
-        subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+        ip(*(cable(vif, VIF_MAC) for vif in VIFS))
         deadline = monotonic() + PATIENCE
         for vif in VIFS:
-            words = f"-6 address add {ROUTER}/64 dev {vif} nodad"
-            subprocess.run(["ip", *words.split()], check=True)
+            ip(f"address add {ROUTER}/64 dev {vif} nodad")
             while not remembered(vif, range(1)):  # a link takes a moment to be up
                 assert monotonic() < deadline
         nft(GUARD_TEXT)
         yield
-    os.sched_setaffinity(0, processors)
-
-
-def nft(script: str) -> None:
-    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
 
 
 def remembered(vif: str, senders: range) -> int:
@@ -76,7 +61,7 @@ def question(sender: IPv6Address) -> bytes:
     check = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo)) % 0xFFFF ^ 0xFFFF
     body = body[:2] + struct.pack("!H", check) + body[4:]
     head = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, HOPS)
-    return VIF_MAC + CLIENT_MAC + b"\x86\xdd" + head + ends + body
+    return VIF_BYTES + CLIENT_MAC + b"\x86\xdd" + head + ends + body
 
 
 def test_a_client_is_no_more_than_a_few_neighbours() -> None:

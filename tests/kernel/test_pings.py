@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client that pings its gateway without end takes no answer from another one."""
 
-import os
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -20,31 +18,21 @@ from rules.model import Action
 from rules.pace import USUAL
 from rules.ruleset import ruleset
 from rules.transaction import difference
-from tests.proof.namespaces_apart import apart
+from tests.kernel.cabled import VIF_MAC, cabled
 
 pytestmark = pytest.mark.kernel
 
 HERE = IPv4Address("10.137.255.254")
-VIF_MAC, CLIENT_MAC = "fe:ff:ff:ff:ff:ff", "00:16:3e:5e:6c:00"
+CLIENT_MAC = "00:16:3e:5e:6c:00"
 CLIENTS = {"vif1.0": IPv4Address("10.137.0.5"), "vif2.0": IPv4Address("10.137.0.6")}
-CABLE = f"""
-link add {{vif}} address {VIF_MAC} type veth peer name far-{{vif}}
-link set {{vif}} up
-link set far-{{vif}} up
-route add {{address}} dev {{vif}}
-"""
 MANY, FEW = 1000, 3
 
 
 @pytest.fixture(autouse=True)
 def gateway() -> Iterator[None]:
-    processors = os.sched_getaffinity(0)
-    # A veth hands over on the processor of who sends, before the call returns.
-    os.sched_setaffinity(0, {min(processors)})
-    with apart():
-        cables = (CABLE.format(vif=v, address=a) for v, a in CLIENTS.items())
-        lines = f"link set lo up\naddress add {HERE}/32 dev lo\n{''.join(cables)}"
-        subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+    routes = (f"route add {address} dev {vif}" for vif, address in CLIENTS.items())
+    here = f"address add {HERE}/32 dev lo"
+    with cabled(dict.fromkeys(CLIENTS, VIF_MAC), here, *routes):
         firewall = Nft()
         firewall.load(constant(Gateway.ROUTER, USUAL))
         found = tuple(
@@ -57,7 +45,6 @@ def gateway() -> Iterator[None]:
             objects |= compile_client(address, Ground((), Action.DROP))
         firewall.load(difference(None, objects))
         yield
-    os.sched_setaffinity(0, processors)
 
 
 def answered(vif: str, pings: int) -> int:
