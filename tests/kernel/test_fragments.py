@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from agent import sysctl
+from agent.hardening import Role
 from rules.guard import GUARD_TEXT
 from rules.objects import GUARD
 from tests.kernel.cabled import CLIENTS, MACS, SERVER, VIF_MAC, cabled, known, nft
@@ -91,6 +93,39 @@ def gateway() -> Iterator[None]:
         here = f"add element {GUARD} here4 {{ eth0 . {OWN[4]} }}\n"
         nft(GUARD_TEXT + "".join(known()) + here)
         yield
+
+
+def among(lone: int, version: int) -> bytes:
+    """Return what arrives first of two datagrams, of which one is in fragments.
+
+    Another client has sent ``lone`` ones before, of which the others never come.
+    """
+    ends = {name: own[version] for name, own in CLIENTS.items()}
+    other, genuine = (Datagram(n, a, HERE[version]) for n, a in ends.items())
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as here,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out,
+    ):
+        here.bind((genuine.target, PORT))
+        here.settimeout(PATIENCE)
+        for number in range(lone):
+            frame = other.fragment(b"y" * 1400, LONE, number)
+            out.sendto(frame, ("far-vif1.0", 0))
+        first = genuine.begin()
+        out.sendto(genuine.fragment(first, 0, 1), ("far-vif2.0", 0))
+        out.sendto(genuine.fragment(GENUINE, len(first), 1), ("far-vif2.0", 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as last:
+            last.sendto(LAST, (genuine.target, PORT))
+        return here.recv(2048)[-len(GENUINE) :]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_lone_fragments_of_a_client_leave_room_for_others(version: int) -> None:
+    """The control: in what the kernel gives by itself there is none."""
+    assert among(MANY, version) == LAST
+    sysctl.harden(Role.HOST)
+    assert among(MANY, version) == GENUINE
 
 
 def heard(genuine: Datagram, stranger: str) -> bytes:
