@@ -62,10 +62,10 @@ def _table(w: Words) -> str:
 add map {t} clamp_out {{ {CLAMP.format("oif")} }}
 add map {t} clamp_in {{ {CLAMP.format("iif")} }}
 add chain {t} carried
-add chain {t} clamp {{ type filter hook forward priority mangle; }}
+add chain {t} clamp
 flush chain {t} carried
 flush chain {t} clamp{rules}
-add rule {t} clamp tcp flags & (syn | rst) != syn accept
+insert rule {t} forward tcp flags & (syn | rst) == syn jump clamp
 add rule {t} clamp tcp option maxseg size set oif map @clamp_out
 add rule {t} clamp tcp option maxseg size set iif map @clamp_in
 """
