@@ -40,7 +40,7 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "chain": lambda place: chain(place, clients=20, rules=20, hops=4),
     "bulk": lambda place: bulk(place, seconds=1, rounds=9),
     "packets": lambda place: packets(place, count=20_000, rounds=15),
-    "wireguard": lambda place: wireguard(place, seconds=1, rounds=25),
+    "wireguard": lambda place: wireguard(place, seconds=1, rounds=50),
     "openvpn": lambda place: openvpn(place, seconds=1, rounds=25),
     "tor": lambda _: tor(rounds=5),
     "flows": lambda place: flows(place, clients=4000, packets=20_000, rounds=7),

@@ -5,6 +5,7 @@ Both gateways are behind the same NetVM and have the same server, on a machine t
 the real command brought up; the daemon is wireguard-go.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from tests.bench.figures import Figure
 from tests.bench.recovery import recovery
 from tests.bench.scene import Scene
 from tests.bench.traffic import SINK, forwarding, ip, masquerade, nft
+from tests.e2e.machine import becomes
 from tests.e2e.vpn_room import OUTSIDE, PROVIDER
 from tests.e2e.wireguard_room import Room, room
 from tests.lab.wireguard import Keys, server
 
 PART = "A tunnel of WireGuard"
+LONG = 120.0  # seconds for a proof on a machine that is busy
 POLICY = f"""{OUTSIDE}
 [domains.sys-vpn]
 personality = "wireguard"
@@ -41,11 +44,19 @@ def wireguard(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
         place.give_good()
         place.machine.up()
         place.comes_up()
+        # The proof that `up` has started would slow down who comes first.
+        becomes(lambda: proof(place), "proved", LONG)
         with without(scene, place) as far:
             clients = place.machine.net("work"), far
             yield from tunnel(PART, clients, internet, seconds, rounds)
         yield recovery(PART, min(rounds, 5), place.daemon, place.flows)
         place.machine.does("down")
+
+
+def proof(place: Room) -> object:
+    """Return what the last proof of the machine found; None before the first."""
+    found = json.loads(place.machine.does("--json", "status"))["proof"]
+    return found and found["state"]
 
 
 @contextmanager
