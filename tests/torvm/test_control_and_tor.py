@@ -27,6 +27,7 @@ from controller import namespaces
 from rules.model import Family
 from tests.e2e.machine import until
 from tests.torvm import garbled
+from torvm import heard
 from torvm.control import Control
 from torvm.lingering import Lingering
 from torvm.listeners import Kind, Listener
@@ -62,6 +63,7 @@ PLACES = frozenset(
 )
 NOWHERE = Listener(Kind.TRANS, ip_address("192.0.2.77"), 10002)
 BOTH = frozenset(Family)
+LIST = Path("/usr/share/tor/geoip")  # Debian's tor-geoipdb: first, last, country
 NAMES, ROUND = 50_000, 500
 LEAST = 100  # bytes of a name of an onion service
 
@@ -270,6 +272,20 @@ def test_circuits_and_countries_are_told(tor: Running) -> None:
     tor.control.look_at_countries(frozenset({"0" * 40, "1" * 40}))
     said = tor.until(lambda said: isinstance(said, CountriesSeen))
     assert said == CountriesSeen({}, {})
+
+
+def test_countries_are_those_of_the_list_that_comes_with_tor(
+    tor: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real relays are in it, and none of a private network: one stands for them."""
+    ranges = (line.split(",") for line in LIST.read_text().splitlines()[1000:])
+    first, _, country = next(r for r in ranges if not r[0].startswith("#"))
+    place = ip_address(int(first))
+    monkeypatch.setattr(heard, "address_of_status", lambda _: place)
+    tor.control.look_at_countries(frozenset({"0" * 40}))
+    said = tor.until(lambda said: isinstance(said, CountriesSeen))
+
+    assert said == CountriesSeen({"0" * 40: country.lower()}, {"0" * 40: place})
 
 
 def test_transports_and_guards_are_accepted_in_the_sandbox(tor: Running) -> None:
