@@ -12,6 +12,7 @@ import os
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from socket import if_nametoindex
 
 from agent.netlink import ROUTE, Netlink
@@ -22,8 +23,19 @@ CLONE = "/dev/net/tun"
 
 # linux/if_tun.h
 _SET_IFF, _SET_PERSIST, _SET_OWNER = 0x400454CA, 0x400454CB, 0x400454CC
-_TUN, _NO_HEADER, _NEW = 0x0001, 0x1000, 0x8000  # IFF_TUN, IFF_NO_PI, IFF_TUN_EXCL
+_TUN, _NEW = 0x0001, 0x8000  # IFF_TUN, IFF_TUN_EXCL
 _REQUEST = struct.Struct("16sH22x")  # struct ifreq: name, flags
+
+
+class Framing(Enum):
+    """What stands before each packet in a device's file, as flags of it.
+
+    ``SEGMENTS``: a packet may be TCP or UDP of up to 64 KiB, to be cut later.
+    """
+
+    BARE = 0x1000  # IFF_NO_PI
+    HEADER = 0  # struct tun_pi
+    SEGMENTS = 0x1000 | 0x4000  # IFF_VNET_HDR: struct virtio_net_hdr
 
 
 @dataclass(slots=True)
@@ -53,12 +65,11 @@ class Tun:
             remove(self.name)
 
 
-def create(name: str, owner: int, *, header: bool = False) -> Tun:
+def create(name: str, owner: int, framing: Framing = Framing.BARE) -> Tun:
     """Make a tun device that the user ``owner`` may use.
 
     Whatever has that name goes: an earlier one of ours, whose daemon ends with
-    it, or an impostor.  ``header``: 4 bytes stand before each packet (struct
-    tun_pi).  `NetlinkError` if the kernel refuses.
+    it, or an impostor.  `NetlinkError` if the kernel refuses.
     """
     remove(name)
     try:
@@ -66,8 +77,7 @@ def create(name: str, owner: int, *, header: bool = False) -> Tun:
     except OSError as error:
         raise NetlinkError(error.errno, f"{CLONE}: {error.strerror}") from error
     try:
-        flags = _TUN | _NEW | (0 if header else _NO_HEADER)
-        wanted = _REQUEST.pack(name.encode(), flags)
+        wanted = _REQUEST.pack(name.encode(), _TUN | _NEW | framing.value)
         fcntl.ioctl(file, _SET_IFF, wanted)
         fcntl.ioctl(file, _SET_OWNER, owner)
         fcntl.ioctl(file, _SET_PERSIST, 1)

@@ -10,7 +10,6 @@ It ends when its device is deleted; only one that hangs is killed.
 
 import logging
 import os
-import re
 import select
 import socket
 import time
@@ -23,7 +22,7 @@ from agent.berth import BERTHS, Berth
 from rules.facts import Uid
 from vpn import tun, unreachable
 from vpn.endpoints import Target
-from vpn.tun import Tun
+from vpn.tun import Framing, Tun
 from vpn.wireguard_device import PeerState, Setting
 from vpn.wireguard_profile import Key
 from vpn.wireguard_uapi import GET, Conversation, UapiError, set_text, steer_text
@@ -31,8 +30,8 @@ from vpn.wireguard_uapi import GET, Conversation, UapiError, set_text, steer_tex
 log = logging.getLogger(__name__)
 
 PROGRAM = Path("/usr/bin/wireguard-go")
-LAST_WITH_HEADER = 20230223
-VERSION = re.compile(rb"0\.0\.(20[0-9]{6})")
+# In tun/tun_linux.go since March 2023; snapshots say the version of the last release.
+ASKS_ITS_DEVICE = b"initFromFlags"
 SILENCE = 30.0  # seconds that an answer may take
 FILTERED = (*filtered.RAVELIN, "wireguard")
 
@@ -99,7 +98,7 @@ class WireguardGo:
         """Make the tun device; a daemon that has an earlier one ends, or is ended."""
         self._delete()
         self._berth.end()
-        self._tun = tun.create(self._name, self._berth.uid, header=has_header())
+        self._tun = tun.create(self._name, self._berth.uid, framing(PROGRAM))
 
     def start(self) -> None:
         """Start the daemon, if a launcher waits and there is a device."""
@@ -200,10 +199,11 @@ def is_installed() -> bool:
     return os.access(PROGRAM, os.X_OK)
 
 
-def has_header(program: Path = PROGRAM) -> bool:
-    """Whether it expects struct tun_pi before each packet, as old versions do.
+def framing(program: Path) -> Framing:
+    """Return what it expects before each packet of a device that it is given.
 
-    It does not ask the device it is given; its version stands in the program.
+    A new one asks the device whether it is of segments, an old one takes it to have a
+    header.  Go keeps the names of functions in a program that is stripped.
     """
-    found = VERSION.search(program.read_bytes())
-    return found is not None and int(found[1]) <= LAST_WITH_HEADER
+    asks = ASKS_ITS_DEVICE in program.read_bytes()
+    return Framing.SEGMENTS if asks else Framing.HEADER

@@ -19,6 +19,8 @@ from pathlib import Path
 from controller import namespaces
 
 SOCKETS = Path("/var/run/wireguard")
+# That of Debian 13 (fetch-daemons.sh), which is another one than that of Debian 12.
+TRIXIE = Path(__file__).parents[2] / ".cache/daemons/trixie/usr/bin/wireguard-go"
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 PRIME = 2**255 - 19
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The real wireguard-go, without any right, against a real server."""
 
+import secrets
 import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -16,9 +17,10 @@ from socket import if_nametoindex
 
 import pytest
 
+from controller import namespaces
 from tests.e2e.machine import stilled
 from tests.lab.pinging import answered
-from tests.lab.wireguard import Keys, Server, public_of
+from tests.lab.wireguard import TRIXIE, Keys, Server, public_of
 from tests.vpn.wireguard_room import (
     CLIENT,
     DAEMON,
@@ -31,13 +33,22 @@ from tests.vpn.wireguard_room import (
 from vpn import wireguard_go
 from vpn.endpoints import Endpoint, Target
 from vpn.wireguard_device import PeerState, Setting
-from vpn.wireguard_go import WireguardGo, has_header
+from vpn.wireguard_go import WireguardGo, framing
 from vpn.wireguard_profile import Key, Peer
 
 pytestmark = pytest.mark.kernel
 
 FAR = "10.64.0.1"  # the server's end of the tunnel
+PROGRAMS = {"of this machine": wireguard_go.PROGRAM, "of Debian 13": TRIXIE}
 INITIATION, KEEPALIVE = 148, 32  # bytes (whitepaper, 5.4)
+
+
+@pytest.fixture(autouse=True, params=PROGRAMS.values(), ids=PROGRAMS)
+def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test is of both: they frame packets otherwise."""
+    path: Path = request.param
+    monkeypatch.setattr(wireguard_go, "PROGRAM", path)
+    return path
 
 
 def until(device: WireguardGo, found: Callable[[], object]) -> None:
@@ -134,6 +145,30 @@ def test_one_that_does_not_answer_is_ended(
     with connected(device, provider, directory) as (daemon, _), stilled(daemon.pid):
         until(device, ended)
         assert daemon.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_bulk_arrives_whole_in_both_directions(
+    device: WireguardGo, provider: Server, directory: Path
+) -> None:
+    """One of segments is handed 64 KiB at once, with the header's words on them."""
+    bulk = secrets.token_bytes(8 << 20)
+
+    def give_back(listening: socket.socket) -> None:
+        with listening, listening.accept()[0] as end:
+            while some := end.recv(1 << 16):
+                end.sendall(some)
+
+    with connected(device, provider, directory), ThreadPoolExecutor() as both:
+        with namespaces.inside(provider.net):
+            listening = socket.create_server((FAR, 0))
+        listening.settimeout(PATIENCE)
+        both.submit(give_back, listening)
+        with socket.create_connection(listening.getsockname(), PATIENCE) as near:
+            both.submit(near.sendall, bulk)
+            found = bytearray()
+            while len(found) < len(bulk) and (some := near.recv(1 << 16)):
+                found += some
+    assert found == bulk
 
 
 def test_what_it_tells_is_what_the_server_counts(
@@ -295,18 +330,18 @@ def test_a_server_that_is_heard_elsewhere_is_steered_back(
 
 
 @pytest.mark.usefixtures("net")
-def test_without_the_filter_it_does_not_start(tmp_path: Path) -> None:
+def test_without_the_filter_it_does_not_start(tmp_path: Path, program: Path) -> None:
     """The positive control of the filter: it wants CAP_NET_ADMIN for the MTU."""
     from vpn import tun  # noqa: PLC0415
 
-    made = tun.create("wg0", DAEMON, header=has_header())
+    made = tun.create("wg0", DAEMON, framing(program))
     near = socket.socket(socket.AF_UNIX)
     near.bind(str(tmp_path / "uapi"))
     near.listen(1)
     argv = ["setpriv", f"--reuid={DAEMON}", "--bounding-set=-all", "--inh-caps=-all"]
     files = {"WG_TUN_FD": str(made.file), "WG_UAPI_FD": str(near.fileno())}
     done = subprocess.run(
-        [*argv, "/usr/bin/wireguard-go", "-f", "wg0"],
+        [*argv, str(program), "-f", "wg0"],
         check=False,
         capture_output=True,
         text=True,
@@ -355,26 +390,3 @@ def test_the_filter_answers_its_calls_and_no_other() -> None:
 
     assert done.stdout.split() == ["65536", "65536", "True", "denied"]
     assert if_nametoindex("lo") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "header"),
-    [
-        ("0.0.20220316", True),
-        ("0.0.20230223", True),
-        ("0.0.20231211", False),
-        ("none", False),
-    ],
-)
-def test_the_version_tells_how_packets_are_framed(
-    tmp_path: Path, text: str, *, header: bool
-) -> None:
-    file = tmp_path / "wireguard-go"
-    file.write_bytes(b"\0\1" + text.encode() + b"golang.org/x/sys v0.0.0-20210927")
-
-    assert has_header(file) is header
-
-
-def test_the_version_of_this_machine_is_known() -> None:
-    assert sys.platform == "linux"
-    assert isinstance(has_header(), bool)
