@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from controller.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 from tests.bench.bulk import bulk, packets
 from tests.bench.changes import changes, cold
 from tests.bench.figures import Figure, write
@@ -24,7 +25,7 @@ from tests.bench.proof import chain, large
 from tests.bench.recovery import tor
 from tests.bench.scene import Scene, scene
 from tests.bench.traffic import flows
-from tests.bench.wireguard import wireguard
+from tests.bench.wireguard import of_trixie, wireguard
 
 PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "cold": lambda place: cold(place, clients=500, rounds=3),
@@ -40,7 +41,8 @@ PARTS: dict[str, Callable[[Scene], Iterator[Figure]]] = {
     "chain": lambda place: chain(place, clients=20, rules=20, hops=4),
     "bulk": lambda place: bulk(place, seconds=1, rounds=9),
     "packets": lambda place: packets(place, count=20_000, rounds=15),
-    "wireguard": lambda place: wireguard(place, seconds=1, rounds=50),
+    "wireguard": lambda place: wireguard(place, seconds=1, rounds=25),
+    "trixie": lambda place: of_trixie(place, seconds=1, rounds=25),
     "openvpn": lambda place: openvpn(place, seconds=1, rounds=25),
     "tor": lambda _: tor(rounds=5),
     "flows": lambda place: flows(place, clients=4000, packets=20_000, rounds=7),
@@ -52,7 +54,9 @@ def main(wanted: list[str]) -> int:
     if not set(wanted) <= set(PARTS):
         sys.stderr.write(f"expected some of: {' '.join(PARTS)}\n")
         return 2
-    # Told to stop, it takes its namespaces away.
+    # Its mounts are its own, and told to stop it takes its namespaces away.
+    unshare(CLONE_NEWNS)
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     begin = time.monotonic()
     found: list[Figure] = []

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every part of the bench still runs, with numbers too small to mean anything."""
+"""Every part of the bench still runs, with numbers too small to mean anything.
+
+But not the one that mounts another daemon over this machine's.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from controller.syscalls import MS_BIND, mount, unmount
 from tests.bench.bulk import tunnel
 from tests.bench.figures import Figure
 from tests.bench.recovery import recovery
 from tests.bench.scene import Scene
-from tests.bench.traffic import SINK, forwarding, ip, masquerade, nft
+from tests.bench.traffic import SINK, forwarding, ip, masquerade, nft, run
 from tests.e2e.machine import becomes
 from tests.e2e.vpn_room import OUTSIDE, PROVIDER
 from tests.e2e.wireguard_room import Room, room
-from tests.lab.wireguard import Keys, server
+from tests.lab.wireguard import TRIXIE, Keys, server
+from vpn.wireguard_go import PROGRAM
 
 PART = "A tunnel of WireGuard"
 LONG = 120.0  # seconds for a proof on a machine that is busy
@@ -36,7 +38,18 @@ OTHER = "10.64.0.3"  # the plain gateway in its tunnel
 FAR, NEAR = "10.99.0.2", "10.99.0.1"  # its client, and itself towards it
 
 
-def wireguard(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
+def of_trixie(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
+    """Compare with the wireguard-go of Debian 13; the caller has mounts of its own."""
+    mount(str(TRIXIE), str(PROGRAM), None, MS_BIND)
+    try:
+        yield from wireguard(scene, seconds, rounds, f"{PART}, with Debian 13's daemon")
+    finally:
+        unmount(str(PROGRAM))
+
+
+def wireguard(
+    scene: Scene, seconds: int, rounds: int, part: str = PART
+) -> Iterator[Figure]:
     """Compare client, gateway, tunnel, server with and without an agent."""
     with room(POLICY) as place:
         internet = place.machine.internet.net
@@ -48,8 +61,8 @@ def wireguard(scene: Scene, seconds: int, rounds: int) -> Iterator[Figure]:
         becomes(lambda: proof(place), "proved", LONG)
         with without(scene, place) as far:
             clients = place.machine.net("work"), far
-            yield from tunnel(PART, clients, internet, seconds, rounds)
-        yield recovery(PART, min(rounds, 5), place.daemon, place.flows)
+            yield from tunnel(part, clients, internet, seconds, rounds)
+        yield recovery(part, min(rounds, 5), place.daemon, place.flows)
         place.machine.does("down")
 
 
@@ -80,5 +93,7 @@ def without(scene: Scene, place: Room) -> Iterator[Path]:
         ip(far, f"address add {FAR}/30 dev eth0", "link set eth0 up")
         ip(far, f"route add default via {NEAR}")
         forwarding(net)
+        # To us it is an AppVM, which sends datagrams alone (controller/datagrams.py).
+        run(net, "ethtool -K eth0 tx-udp-segmentation on")
         nft(net, masquerade("wgp0"))
         yield far
