@@ -47,7 +47,7 @@ fuzz: setup
 	FUZZ=20 FUZZ_SEED=$$(date +%s) tools/reachable $(BIN)/python -m pytest -q tests/kernel/test_proof_machine_fuzz.py
 
 bench: setup
-	tools/reachable $(BIN)/python -m tests.bench
+	tools/reachable $(BIN)/python -m tests.bench --write
 
 install uninstall:
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" packaging/install $@

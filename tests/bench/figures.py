@@ -15,8 +15,8 @@ HEAD = """\
 # Benchmarks
 
 Written by `make bench` from `benchmarks.json`; do not edit.
-Ratios compare rounds that took turns in one run; other figures are medians.
-Machine: {machine}.
+Ratios compare rounds that took turns in one run; other figures are medians, and not
+to be compared with those of another run.
 """
 
 
@@ -79,11 +79,19 @@ def middle(values: Iterable[float]) -> float:
     return float(median(values))
 
 
-def write(figures: list[Figure], machine: str) -> None:
-    """Write both files."""
-    data = {"machine": machine, "figures": [asdict(figure) for figure in figures]}
+def write(figures: list[Figure], run: str) -> None:
+    """Write both files; parts that were not measured keep their figures and their run.
+
+    ``run`` is its machine and day in words.
+    """
+    path = DOCS / "benchmarks.json"
+    before = json.loads(path.read_text())
+    runs = dict.fromkeys((figure.part for figure in figures), run)
+    kept = [each for each in before["figures"] if each["part"] not in runs]
+    found = kept + [asdict(figure) for figure in figures]
+    data = {"runs": before["runs"] | runs, "figures": found}
     text = json.dumps(data, indent=1, ensure_ascii=False)
-    (DOCS / "benchmarks.json").write_text(text + "\n")
+    path.write_text(text + "\n")
     (DOCS / "benchmarks.md").write_text(page(text))
 
 
@@ -91,9 +99,10 @@ def page(text: str) -> str:
     """Return the page that says what the JSON says."""
     data = json.loads(text)
     figures = [Figure(**each) for each in data["figures"]]
-    lines = [HEAD.format(machine=data["machine"])]
+    lines = [HEAD]
     for part, group in groupby(figures, key=lambda figure: figure.part):
-        lines += [f"## {part}\n", "| | measured | goal | | |", "|---|--:|---|---|---|"]
+        lines += [f"## {part}\n", f"{data['runs'][part]}:\n"]
+        lines += ["| | measured | goal | | |", "|---|--:|---|---|---|"]
         for f in group:
             said = {True: "met", False: "**missed**", None: ""}[f.met]
             value = f"{_short(f.value)} {f.unit}"
