@@ -38,7 +38,7 @@ class Authority:
     def identity(self, name: str, purpose: str, days: int = 30) -> Identity:
         """Return a certificate for ``serverAuth`` or ``clientAuth``, made once.
 
-        Days below 0 are since it expired.
+        One for 0 days has expired when it is made.
         """
         path, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         if not path.exists():

@@ -74,7 +74,7 @@ UDP = Kind("openvpn-udp", 41, 65, "udp", 1194)
 TCP = Kind("openvpn-tcp", 42, 66, "tcp", 443)
 UDP_PASSWORD = Kind("openvpn-udp-password", 43, 67, "udp", 1194, password=True)
 TCP_PASSWORD = Kind("openvpn-tcp-password", 44, 68, "tcp", 443, password=True)
-EXPIRED = Kind("openvpn-expired", 45, 69, "udp", 1194, days=-1)
+EXPIRED = Kind("openvpn-expired", 45, 69, "udp", 1194, days=0)
 
 
 class OpenVpnServer:
