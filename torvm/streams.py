@@ -2,8 +2,9 @@
 """Which circuit carries whose stream, in tor's own words (control-spec, 4.1.2).
 
 A client's name stands in these events as the client wrote it, line breaks and all
-(seen in tor 0.4.9, of DNSPort and SocksPort).  So who asks for a name has tor say
-here what it likes; where the agent asks tor something, that would be the answer.
+(seen in tor 0.4.9.11, of DNSPort and SocksPort; the DNSPort of 0.4.9.15 refuses such
+a name).  So who asks for a name has tor say here what it likes; where the agent asks
+tor something, that would be the answer.
 Therefore this is a connection of its own, on which nothing is asked.  Each line is
 one whole event or nothing is believed any more, and tor is heard anew.
 

@@ -2,7 +2,7 @@
 """Names that a hostile client asks for, so that tor repeats them.
 
 A label of a name may have any byte (RFC 2181, 11), and tor 0.4.9 says which name is
-asked for before it looks whether that is one.
+asked for before it looks whether that is one; 0.4.9.15 does so by SOCKS alone.
 """
 
 import socket
