@@ -51,6 +51,7 @@ def _running() -> Iterator[tuple[Room, Server]]:
             keys = Keys()
             inner.accept(keys.public, f"{INNER}/32")
             put(made, inner, keys)
+            made.answers_from_where_it_is_asked()
             made.machine.up()
             yield made, inner
             made.machine.does("down")

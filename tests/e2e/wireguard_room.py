@@ -49,6 +49,13 @@ class Room(VpnRoom):
         with namespaces.inside(self.machine.internet.net):
             subprocess.run(words.split(), check=True)
 
+    def answers_from_where_it_is_asked(self) -> None:
+        """The provider's wireguard-go of Debian 13 lets the route choose from where."""
+        self.in_internet("nft add table ip asked")
+        hook = "{ type nat hook prerouting priority -100 ; }"
+        self.in_internet(f"nft add chain ip asked in {hook}")
+        self.in_internet("nft add rule ip asked in udp dport 51820-51821 redirect")
+
 
 def leaked(sniffer: Sniffer) -> list[Packet]:
     return leaks(sniffer, _outer)

@@ -100,6 +100,7 @@ def wireguard() -> Iterator[Vpn]:
     """Have a tunnel of WireGuard; its server listens at both ends."""
     at = wireguard_room
     with at.room(at.POLICY + EVIL) as made, _up(made):
+        made.answers_from_where_it_is_asked()
         names = "wireguard", made, "wg0", "wgs0", at.IN_TUNNEL
         yield Vpn(*names, 51820, OTHER_END, at.leaked, at.tunnelled)
 
