@@ -5,7 +5,6 @@ Both gateways are behind the same NetVM and have the same server, on a machine t
 the real command brought up; the daemon is wireguard-go.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,18 +57,12 @@ def wireguard(
         place.machine.up()
         place.comes_up()
         # The proof that `up` has started would slow down who comes first.
-        becomes(lambda: proof(place), "proved", LONG)
+        becomes(place.machine.proof, "proved", LONG)
         with without(scene, place) as far:
             clients = place.machine.net("work"), far
             yield from tunnel(part, clients, internet, seconds, rounds)
         yield recovery(part, min(rounds, 5), place.daemon, place.flows)
         place.machine.does("down")
-
-
-def proof(place: Room) -> object:
-    """Return what the last proof of the machine found; None before the first."""
-    found = json.loads(place.machine.does("--json", "status"))["proof"]
-    return found and found["state"]
 
 
 @contextmanager

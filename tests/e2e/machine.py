@@ -239,6 +239,11 @@ class Machine:
 
         return until(found)[0]
 
+    def proof(self) -> object:
+        """Return what the last proof found, None before the first one."""
+        found = json.loads(self.ravelin("--json", "status").out)["proof"]
+        return found and found["state"]
+
     def daemon(self) -> int:
         """Return the pid of the daemon, of which there is one."""
 

@@ -239,19 +239,15 @@ def test_explain_says_by_which_rule_a_gateway_answers_a_ping(home: Machine) -> N
 
 
 def test_status_follows_what_happens_behind_the_back(home: Machine) -> None:
-    def state() -> object:
-        proof = json.loads(home.ravelin("--json", "status").out)["proof"]
-        return proof and proof["state"]
-
-    becomes(state, "proved", LONG)
+    becomes(home.proof, "proved", LONG)
     assert "proved " in home.does("status").splitlines()[-1]
     open_by_hand(home, "sys-firewall", *OPEN)
-    becomes(state, "refuted", LONG)
+    becomes(home.proof, "refuted", LONG)
     done = home.ravelin("status")
     assert done.status == 3
     assert done.out.splitlines()[-1].startswith("REFUTED: ")
     nft(home, "sys-firewall", "flush", "chain", "ip", "qubes", "custom-forward")
-    becomes(state, "proved", LONG)
+    becomes(home.proof, "proved", LONG)
     assert "REFUTED: " in home.does("log")
 
 

@@ -285,8 +285,8 @@ def test_countries_are_those_of_the_list_that_comes_with_tor(
     tor: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real relays are in it, and none of a private network: one stands for them."""
-    ranges = (line.split(",") for line in LIST.read_text().splitlines()[1000:])
-    first, _, country = next(r for r in ranges if not r[0].startswith("#"))
+    lines = (line for line in LIST.read_text().splitlines() if line[0] != "#")
+    first, _, country = next(x.split(",") for x in lines if not x.endswith("??"))
     place = ip_address(int(first))
     monkeypatch.setattr(heard, "address_of_status", lambda _: place)
     tor.control.look_at_countries(frozenset({"0" * 40}))
